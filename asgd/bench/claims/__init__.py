@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from asgd.bench.claims import delays, stability
+from asgd.bench.claims import conservation, delays, speedup, stability
 from asgd.bench.claims.effort import Effort
 from asgd.bench.claims.outcome import Outcome
 from asgd.errors import ConfigError
@@ -33,8 +33,10 @@ def _adaptive(effort: Effort) -> Outcome:
 
 
 CLAIMS: dict[int, Claim] = {
+    1: Claim("delays add up; their average is the concurrency - 1", "Definition 4", conservation.check),
     2: Claim("constant step: the cost of a growing largest delay", "Theorem 6", _constant),
     3: Claim("delay-adaptive step: no cost of a growing largest delay", "Theorem 8", _adaptive),
+    4: Claim("delay-adaptive: sooner at eps than mini-batch", "Theorem 8, Example 2", speedup.check),
     7: Claim("stability limit for equal speeds", "classical; constant delay n - 1", stability.check),
 }
 

@@ -1,0 +1,269 @@
+"""Claim 4: asynchronous SGD with delay-adaptive steps against mini-batch SGD in seconds to eps, under every profile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+
+from asgd.bench.claims.effort import Effort
+from asgd.bench.claims.outcome import Measured, Outcome, Row, judge
+from asgd.bench.claims.profiles import NAMES, pace, speeds_of
+from asgd.bench.claims.statistics import mean
+from asgd.config import Config
+from asgd.errors import RunError
+from asgd.report.plots import Line, Plot
+from asgd.sim.problems import tridiagonal
+from asgd.sim.study import Curve, grid, run_study, study_config, tuned, until_below
+
+METHODS = ("asynchronous", "minibatch")
+LOWEST, HIGHEST = 2.0**-5, 2.0  # of the grid 2^(k/3), which is widened when the best step size is at its edge
+MOST = 40_000  # gradients of a run; a good step size needs a few thousand
+LONG_S = 2000.0  # what the speeds are averaged over for each seed; the fastest worker's job takes 1 s
+
+
+class Setting(NamedTuple):
+    """n workers on the tridiagonal quadratic, d = 1729, L = 1. `noise` = sigma^2/eps: at n the terms sigma^2/eps^2
+    and n/eps of the bounds are equal. Seeds are of the noise and of the speeds.
+    """
+
+    profile: str
+    num_workers: int
+    eps: float
+    noise: float
+    seeds: tuple[int, ...]
+    every: int = 4  # gradients between two looks at ||grad f||^2
+
+
+class Best(NamedTuple):
+    """A method's best step size of the grid, and what each seed needed with it until ||grad f||^2 was at most eps."""
+
+    step_size: float
+    seconds: list[float]
+    gradients: list[float]
+
+
+class Compared(NamedTuple):
+    """Both methods in one setting, and the predictions of the ratio of their times from the speeds alone."""
+
+    setting: Setting
+    asynchronous: Best
+    minibatch: Best
+    by_throughput: float
+    by_optimal_time: float
+
+    @property
+    def ratio(self) -> Measured:
+        """How many times longer mini-batch takes; seeds are compared with each other."""
+        return ratio(self.minibatch.seconds, self.asynchronous.seconds)
+
+
+def ratio(longer: Sequence[float], shorter: Sequence[float]) -> Measured:
+    """The mean of the quotients, seed by seed.
+
+    Example:
+        >>> ratio([4.0, 4.0], [2.0, 2.0])
+        Measured(value=2.0, low=None, high=None)
+    """
+    return mean([a / b for a, b in zip(longer, shorter, strict=True)])
+
+
+def best_of(setting: Setting, method: str) -> Best:
+    """Tune a method on the grid; each seed is a run of its own, because it has its own speeds.
+
+    Errors: RunError when the best step size stays at the edge of the grid, however wide.
+    """
+    # More noise than n eps needs smaller steps.
+    low, high = LOWEST * min(1.0, setting.num_workers / setting.noise), HIGHEST
+    for _ in range(4):
+        step_sizes = grid(low, high, 3)
+        curves = [_curve(setting, method, step_sizes, seed) for seed in setting.seeds]
+        best = tuned(step_sizes, np.stack([curve.first_ER(setting.eps)[:, 0] for curve in curves], axis=1))
+        place = step_sizes.index(best.step_size)
+        if not best.at_edge:
+            gradients = [float(curve.first_ER(setting.eps, "gradients")[place, 0]) for curve in curves]
+            return Best(best.step_size, best.values_R.tolist(), gradients)
+        low, high = (low / 4, high) if place == 0 else (low, high * 2)
+    raise RunError(f"{method}, {setting}: the best step size is at the edge of the grid, {best.step_size:.3g}")
+
+
+def _curve(setting: Setting, method: str, step_sizes: Sequence[float], seed: int) -> Curve:
+    problem = tridiagonal(sigma2=setting.noise * setting.eps)
+    config = _config(setting, method, seed)
+    return run_study(config, problem, step_sizes, [seed], every=setting.every, done=until_below(setting.eps)).curve
+
+
+def _config(setting: Setting, method: str, seed: int) -> Config:
+    speeds = speeds_of(setting.profile)
+    return study_config(method, setting.num_workers, speeds=speeds, budget={"gradients": MOST}, seed=seed)
+
+
+def optimal_ratio(hours: Sequence[float], round_s: float, noise: float) -> float:
+    """Mini-batch SGD's time over that of the best method for these speeds, by the formulas for both.
+
+    Formula: (round_s (1 + s/n)) / min_m (((1/m) sum_{i <= m} 1/h_i)^-1 (1 + s/m)), with s = noise = sigma^2/eps and
+    h_i = hours[i] the seconds per gradient of worker i, sorted; L Delta/eps cancels.
+
+    Example:
+        >>> optimal_ratio([1.0, 4.0], 4.0, noise=2.0)
+        3.2
+
+    Reference: the optimal time of parallel stochastic methods as in "Rennala SGD", arXiv:2305.12387, for m workers.
+    """
+    times = sorted(hours)
+    best = min(
+        m / sum(1.0 / hour for hour in times[:m]) * (1.0 + noise / m) for m in range(1, len(times) + 1)
+    )  # the harmonic mean of the m fastest
+    return round_s * (1.0 + noise / len(times)) / best
+
+
+def compare(setting: Setting) -> Compared:
+    """Tune and run both methods in virtual time."""
+    speeds = pace([_config(setting, "asynchronous", seed) for seed in setting.seeds], LONG_S)
+    asynchronous, minibatch = (best_of(setting, method) for method in METHODS)
+    by_optimal_time = optimal_ratio(speeds.seconds_N, speeds.round_s, setting.noise)
+    return Compared(setting, asynchronous, minibatch, speeds.asynchronous / speeds.minibatch, by_optimal_time)
+
+
+class Real(NamedTuple):
+    """Seconds to eps on real processes with the step sizes tuned in virtual time, seed by seed."""
+
+    virtual: Compared
+    asynchronous: list[float]
+    minibatch: list[float]
+
+    @property
+    def ratio(self) -> Measured:
+        return ratio(self.minibatch, self.asynchronous)
+
+
+REAL_SECONDS = 0.02  # of the fastest worker's jobs: long against what a job really takes
+SLACK = 1.5  # the budget of a real run, relative to what it needs in virtual time
+
+
+def real_seconds(setting: Setting, method: str, best: Best, seed: int) -> float:
+    """Seconds of one real run until ||grad f||^2 was at most eps; RunError when its budget was too short for that."""
+    from asgd.api import train
+
+    expected_s = REAL_SECONDS * max(best.seconds)
+    config = {
+        "seed": seed,
+        "task": {
+            "function": "asgd.bench.claims.real_task:tridiagonal",
+            "options": {"sigma2": setting.noise * setting.eps},
+            "batch_size": 1,
+        },
+        "method": {"name": method, "rule": "scale", "step_size": best.step_size},
+        "cluster": {"num_workers": setting.num_workers, "speeds": speeds_of(setting.profile, REAL_SECONDS)},
+        "budget": {"time_s": SLACK * expected_s},
+        "evaluation": {"evaluate": "after", "every_samples": setting.every},
+    }
+    with TemporaryDirectory(prefix="asgd-claim4-") as folder:
+        run = train(config, run_dir=Path(folder) / "run")
+        for row in run.metrics:
+            norm = row.results["gradient_norm2"]
+            if norm is not None and norm <= setting.eps:
+                return row.time_s
+    raise RunError(
+        f"{method}, {setting.profile}: no ||grad f||^2 of at most {setting.eps} in {SLACK * expected_s:.2g} s, and "
+        f"{expected_s:.2g} s are needed in virtual time; is the machine busy?"
+    )
+
+
+def row_of(compared: Compared) -> list[Row]:
+    """Whether asynchronous SGD is faster, and by how much; and what each method needed."""
+    setting, measured = compared.setting, compared.ratio
+    where = f"{setting.profile}, n = {setting.num_workers}, sigma^2/eps = {setting.noise:g}"
+    predicted = (
+        f"above 1; {compared.by_throughput:.3g} by gradients per second, {compared.by_optimal_time:.3g} by optimal time"
+    )
+    needed = "; ".join(
+        f"{name} {mean(best.seconds)} s, {mean(best.gradients)} gradients, eta = {best.step_size:.3g}"
+        for name, best in (("asynchronous", compared.asynchronous), ("mini-batch", compared.minibatch))
+    )
+    return [
+        Row(f"{where}: time of mini-batch / asynchronous", predicted, measured, judge(faster(measured))),
+        Row(f"{where}: needed", "", needed, "finding"),
+    ]
+
+
+def real_row(real: Real) -> Row:
+    """The ratio on real processes, beside that in virtual time."""
+    setting = real.virtual.setting
+    where = f"{setting.profile}, n = {setting.num_workers}, real processes, jobs of {1000 * REAL_SECONDS:g} ms"
+    predicted = (
+        f"above 1; {real.virtual.ratio} in virtual time, {real.virtual.by_throughput:.3g} by gradients per second"
+    )
+    return Row(f"{where}: the same", predicted, real.ratio, judge(faster(real.ratio)))
+
+
+def faster(measured: Measured) -> bool:
+    """Whether the whole interval of the ratio is above 1."""
+    return (measured.value if measured.low is None else measured.low) > 1.0
+
+
+def check(effort: Effort) -> Outcome:
+    """Every emulated profile in virtual time, equal speeds with less and more noise, some on real processes."""
+    eps, n, seeds = (1e-4 if effort.quick else 3e-5), 16, tuple(effort.seeds(6, quick=3))
+    settings = [Setting(profile, n, eps, float(n), seeds) for profile in NAMES]
+    settings += [Setting("equal", n, 2e-4, noise, seeds) for noise in (1.0, 128.0)]
+    on_processes = (
+        [Setting(profile, 8, 2e-4, 8.0, tuple(effort.seeds(3))) for profile in ("half_slower", "straggler", "equal")]
+        if effort.real
+        else []
+    )
+    found = effort.map(compare, [(setting,) for setting in settings + on_processes])
+    virtual, to_run = found[: len(settings)], found[len(settings) :]
+    real = [_on_processes(effort, compared) for compared in to_run]
+    rows = [row for compared in virtual for row in row_of(compared)] + [real_row(one) for one in real]
+    return Outcome(rows, _finding(virtual[: len(NAMES)], virtual[len(NAMES) :], real), [_plot(virtual[: len(NAMES)])])
+
+
+def _on_processes(effort: Effort, compared: Compared) -> Real:
+    """One run at a time: they share the machine's cores, and their times are what is measured."""
+    setting = compared.setting
+    effort.say(f"claim 4: {setting.profile} on {setting.num_workers} real workers ...")
+    asynchronous, minibatch = (
+        [real_seconds(setting, method, best, seed) for seed in setting.seeds]
+        for method, best in (("asynchronous", compared.asynchronous), ("minibatch", compared.minibatch))
+    )
+    return Real(compared, asynchronous, minibatch)
+
+
+def _finding(profiles: Sequence[Compared], equal: Sequence[Compared], real: Sequence[Real]) -> str:
+    won = [one for one in profiles if faster(one.ratio)]
+    lost = [one for one in profiles if not faster(one.ratio)]
+    shares = [one.ratio.value / one.by_throughput for one in profiles]
+    text = (
+        f"Asynchronous SGD is faster under {len(won)} of {len(profiles)} profiles, by "
+        f"{min(one.ratio.value for one in won):.3g} to {max(one.ratio.value for one in won):.3g} times; the ratio is "
+        f"{min(shares):.2f} to {max(shares):.2f} of that of the gradients per second, which is the bounds' prediction."
+    )
+    if lost:
+        names = ", ".join(f"{one.setting.profile} ({one.ratio})" for one in lost)
+        text += f" It is not shown to be under {names}."
+    noises = ", ".join(f"{one.ratio.value:.2f} with sigma^2/eps = {one.setting.noise:g}" for one in equal)
+    text += f" With equal speeds nobody waits, and what is left is the cost of staleness: the ratio is {noises}."
+    if real:
+        ratios = "; ".join(f"{o.virtual.setting.profile} {o.ratio} ({o.virtual.ratio})" for o in real)
+        text += f" On real processes (in virtual time): {ratios}."
+    return text
+
+
+def _plot(profiles: Sequence[Compared]) -> Plot:
+    names = [one.setting.profile for one in profiles]
+    ratios = [one.ratio for one in profiles]
+    low = [r.value if r.low is None else r.low for r in ratios]
+    high = [r.value if r.high is None else r.high for r in ratios]
+    return Plot(
+        "claim4_speedup", f"Time to eps, mini-batch over asynchronous, {profiles[0].setting.num_workers} workers",
+        "", "how many times faster",
+        [
+            Line("measured (95%)", names, [r.value for r in ratios], low, high, style="bars"),
+            Line("gradients per second", names, [one.by_throughput for one in profiles], style="bars"),
+            Line("optimal time", names, [one.by_optimal_time for one in profiles], style="bars"),
+        ],
+    )  # fmt: skip
