@@ -20,11 +20,14 @@ from asgd.errors import RunError
 
 
 class Result(NamedTuple):
-    """What a job gave: loss, samples, and whether all of its numbers are finite."""
+    """What a job gave: loss, samples, whether all of its numbers are finite, and how far the model has moved since it
+    was given (for methods that need it).
+    """
 
     loss: float
     samples: int
     finite: bool
+    distance: float | None = None
 
 
 class Compute(Protocol):
@@ -33,8 +36,8 @@ class Compute(Protocol):
     def given(self, job: int, version: int) -> None:
         """A job was given at the current parameters."""
 
-    def dropped(self, job: int) -> None:
-        """A job will never be computed."""
+    def ended(self, job: int) -> None:
+        """A job has had its effect, or will never be computed."""
 
     def compute(self, worker: int, job: int) -> Result:
         """Compute a job at the parameters that it was given."""
@@ -44,16 +47,16 @@ class Compute(Protocol):
 
 
 class Nothing:
-    """Jobs without content, to drive the core alone."""
+    """Jobs without content, to drive the core alone: the model never moves."""
 
     def given(self, job: int, version: int) -> None:
         pass
 
-    def dropped(self, job: int) -> None:
+    def ended(self, job: int) -> None:
         pass
 
     def compute(self, worker: int, job: int) -> Result:
-        return Result(1.0, 1, True)
+        return Result(1.0, 1, True, 0.0)
 
     def execute(self, action: Action) -> None:
         pass
@@ -126,6 +129,7 @@ class VirtualCluster:
                 end_s - began_s,
                 end_s,
                 finite=result.finite,
+                distance=result.distance,
             )
             self._handle(arrival)
         return self.now_s
@@ -142,6 +146,7 @@ class VirtualCluster:
                     self._cancel(worker, number)
                 case Record(row):
                     self.on_row(row)
+                    self.compute.ended(row.job)
                 case Finish():
                     pass
                 case _:
@@ -162,7 +167,6 @@ class VirtualCluster:
         self._idle.clear()
 
     def _cancel(self, worker: int, number: int) -> None:
-        self.compute.dropped(number)
         waiting = self._waiting.get(worker, deque())
         for job in waiting:
             if job.job == number:
