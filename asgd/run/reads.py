@@ -47,7 +47,9 @@ class Reads:
 
     def ended(self, job: int) -> None:
         """A job has ended, in whatever way."""
-        version = self._version_of.pop(job)
+        version = self._version_of.pop(job, None)
+        if version is None:  # it was given before the server was started again
+            return
         self._num_jobs[version] -= 1
         if not self._num_jobs[version]:
             del self._num_jobs[version]
