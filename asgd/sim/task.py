@@ -25,8 +25,8 @@ from asgd.sim.virtual import Result
 class TaskCompute:
     """The model of a run, and what its workers would compute.
 
-    The parameters that an outstanding job was given are kept until it has ended; jobs that were given the same share
-    one copy.
+    The parameters that a job was given are kept until the next one after it is computed, because what is done with its
+    gradient may need them; jobs that were given the same share one copy.
 
     Arguments: config: the run's; task: loaded. Attributes: flat: the server's model; update: its optimizer.
     """
@@ -39,7 +39,8 @@ class TaskCompute:
         self.update = make_update(config, self.flat)
         self._vectors = Vectors(self.flat, self.update)
         self._reads = Reads()
-        self._read_P: Tensor | None = None  # what the job that was computed last was given
+        self._computed: int | None = None  # the job that was computed last, and the parameters that it was given
+        self._read_P: Tensor | None = None
         self._measures = METHODS[config.method.name].needs_distance
         self._num_mixed = 0  # actions so far that may have changed the model's buffers: they can, within a version
 
@@ -51,10 +52,13 @@ class TaskCompute:
     def given(self, job: int, version: int) -> None:
         self._reads.given(job, (version, self._num_mixed), self.flat.state_S)
 
-    def ended(self, job: int) -> None:
+    def dropped(self, job: int) -> None:
         self._reads.ended(job)
 
     def compute(self, worker: int, job: int) -> Result:
+        if self._computed is not None:
+            self._reads.ended(self._computed)
+        self._computed = job
         read_S = self._reads.of(job)
         assert read_S is not None
         self._worker.state_S.copy_(read_S)

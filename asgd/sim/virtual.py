@@ -36,8 +36,8 @@ class Compute(Protocol):
     def given(self, job: int, version: int) -> None:
         """A job was given at the current parameters."""
 
-    def ended(self, job: int) -> None:
-        """A job has had its effect, or will never be computed."""
+    def dropped(self, job: int) -> None:
+        """A job will never be computed."""
 
     def compute(self, worker: int, job: int) -> Result:
         """Compute a job at the parameters that it was given."""
@@ -52,7 +52,7 @@ class Nothing:
     def given(self, job: int, version: int) -> None:
         pass
 
-    def ended(self, job: int) -> None:
+    def dropped(self, job: int) -> None:
         pass
 
     def compute(self, worker: int, job: int) -> Result:
@@ -146,7 +146,6 @@ class VirtualCluster:
                     self._cancel(worker, number)
                 case Record(row):
                     self.on_row(row)
-                    self.compute.ended(row.job)
                 case Finish():
                     pass
                 case _:
@@ -167,6 +166,7 @@ class VirtualCluster:
         self._idle.clear()
 
     def _cancel(self, worker: int, number: int) -> None:
+        self.compute.dropped(number)
         waiting = self._waiting.get(worker, deque())
         for job in waiting:
             if job.job == number:
