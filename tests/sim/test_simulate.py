@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from asgd.api import simulate, train
 from asgd.errors import ConfigError
@@ -72,3 +73,19 @@ def test_fed_with_a_real_runs_times_it_decides_and_computes_the_same(tmp_path, o
             theirs.action, theirs.steps, theirs.step_size, theirs.loss, theirs.distance,
         )  # fmt: skip
     assert virtual.summary.parameters_sha256 == real.summary.parameters_sha256
+
+
+@pytest.mark.cluster
+def test_jobs_of_one_version_get_the_buffers_of_the_moment_as_on_real_processes(tmp_path):
+    """A gradient that is only accumulated moves the batch-norm statistics and not the version."""
+    config = CONFIG | {
+        "task": {"function": "shapes", "options": {"norm": "batch", "num_train": 500}, "batch_size": 8},
+        "method": {"name": "rennala", "step_size": 0.05, "options": {"batch": 5}},
+        "budget": {"versions": 8},
+        "evaluation": {"evaluate": "never"},
+    }
+    real = train(config, run_dir=tmp_path / "real")
+    virtual = simulate(config, run_dir=tmp_path / "virtual", times=tmp_path / "real")
+    expected = real.model().state_dict()
+    for name, tensor in virtual.model().state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
