@@ -219,9 +219,9 @@ def _bias(effort: Effort, updates: int, seeds: Sequence[int]) -> tuple[list[Row]
                         measured, judge(_near(measured, expected))))  # fmt: skip
         shifts[name] = measured.value
     words = (
-        "With different data a constant step under Algorithm 2 stays at the minimiser; delay-adaptive steps move "
-        f"to {shifts['Algorithm 2, scale']:.2f} (scale) and {shifts['Algorithm 2, drop above 2 tau_C']:.2f} (drop) of the "
-        "way to the fast workers' own minimiser, as computed from the step sizes alone."
+        "With different data a constant step under Algorithm 2 stays at the minimiser; delay-adaptive steps move to "
+        f"{shifts['Algorithm 2, scale']:.2f} (scale) and {shifts['Algorithm 2, drop above 2 tau_C']:.2f} (drop) of "
+        "the way to the fast workers' own minimiser, as computed from the step sizes alone."
     )
     return rows, words
 

@@ -54,9 +54,9 @@ def lemma(kind: str, gradients: int, seed: int) -> float:
 
 def half_slower(method: str, concurrency: int, gradients: int, seed: int) -> float:
     """Seconds per gradient of 16 workers, half of them 4x slower; concurrency only counts for Algorithm 2."""
-    options = {"options": {"concurrency": concurrency}} if method == "random_assignment" else {}
+    options = {"concurrency": concurrency} if method == "random_assignment" else {}
     speeds = {"profile": "half_slower", "factor": 4.0}
-    return seconds_per_gradient(method, 16, gradients, seed, speeds=speeds, **options)
+    return seconds_per_gradient(method, 16, gradients, seed, speeds=speeds, options=options)
 
 
 def check(effort: Effort) -> Outcome:
