@@ -186,8 +186,8 @@ def check_adaptive(settings: Sequence[Setting]) -> Outcome:
             rows.append(Row(f"{at}: until it stays below eps, {rule}", "", seen, "finding"))
     finding = (
         f"At one step size the exponents of the updates to eps in tau_max are {min(exponents):.2f} to "
-        f"{max(exponents):.2f}: no growth. A constant step of the same size needs more and more updates until the gradient stays small, or "
-        "never gets there."
+        f"{max(exponents):.2f}: no growth. A constant step of the same size needs more and more updates until the "
+        "gradient stays small, or never gets there."
     )
     return Outcome(rows, finding, [_plot_adaptive(settings, "quadratic")])
 
