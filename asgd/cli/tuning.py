@@ -15,7 +15,6 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from asgd.cli.options import INTERRUPTED, AsJson, ConfigPath, DataRoot, Debug, Overrides, app
 from asgd.config import load_config
@@ -23,7 +22,7 @@ from asgd.errors import ConfigError
 from asgd.run.display import LINE_EVERY_S, open_console, write_line
 from asgd.run.signals import stopping_by_signals
 from asgd.sim.tune import DEFAULT_RANGE, PER_OCTAVE, octaves, tune
-from asgd.sim.tuning import STEP_SIZE, Goal, Row, Tuning
+from asgd.sim.tuning import STEP_SIZE, Row, Tuning
 
 
 @app.command("tune")
@@ -33,7 +32,8 @@ def tune_command(
         str | None, typer.Option("--step-sizes", metavar="A,B,...", help="The step sizes to try.")
     ] = None,
     lowest: Annotated[
-        float | None, typer.Option("--from", help="Try 2^(k/per-octave) from here [default: 1/8 of the configured].")
+        float | None,
+        typer.Option("--from", help="Try 2^(k/per-octave) from here [default: 1/8 of the configured one]."),
     ] = None,
     highest: Annotated[float | None, typer.Option("--to", help="... to here [default: 8 times it].")] = None,
     per_octave: Annotated[int, typer.Option("--per-octave", help="Step sizes in a factor of 2.")] = PER_OCTAVE,
@@ -145,21 +145,21 @@ def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 def _show(console: Console, tuning: Tuning) -> None:
     """The table in the order of the grid, and what it comes to."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for key in tuning.grid:
-        table.add_column("step size" if key == STEP_SIZE else key, justify="right", overflow="fold")
-    table.add_column("score", no_wrap=True)
-    for name in ("updates", "discarded", ""):
-        table.add_column(name, justify="right", no_wrap=True)
+    seeds = f"{len(tuning.seeds)} seeds from {tuning.seeds[0]} on" if len(tuning.seeds) > 1 else "one seed"
+    write_line(console, f"score: {tuning.goal}; {seeds}, mean ± standard error")
+    write_line(console, "")
+    keys = ["step size" if key == STEP_SIZE else key for key in tuning.grid]
+    table = [[*keys, "score", "updates", "discarded", ""]]
     for row in tuning.rows:
         values = [_shown(row.values[key]) for key in tuning.grid]
         counts = [f"{row.versions:,.0f}", f"{row.discarded_share:.1%}"] if row.seeds else ["", ""]
-        style = "bold green" if row.best else ""
-        table.add_row(*values, _score(row, len(tuning.seeds)), *counts, "best" if row.best else "", style=style)
-    seeds = f"{len(tuning.seeds)} seeds from {tuning.seeds[0]} on" if len(tuning.seeds) > 1 else "one seed: no errors"
-    write_line(console, f"{_sentence(tuning.goal)}; {seeds}")
-    write_line(console, "")
-    console.print(table)
+        mark = "best" if row.best else "best step size" if row.best_step_size else ""
+        table.append([*values, _score(row, len(tuning.seeds)), *counts, mark])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    left = (len(keys), len(keys) + 3)  # the columns of words; numbers stand on the right
+    for cells in table:
+        padded = [f"{cell:{'<' if i in left else '>'}{widths[i]}}" for i, cell in enumerate(cells)]
+        write_line(console, "  ".join(padded).rstrip())
     write_line(console, "")
     if tuning.best is not None:
         options = " ".join(f"--set {shlex.quote(override)}" for override in tuning.overrides)
@@ -171,14 +171,10 @@ def _show(console: Console, tuning: Tuning) -> None:
         write_line(console, "interrupted: this is what was measured until then")
 
 
-def _sentence(goal: Goal) -> str:
-    return f"score: {goal}, mean over seeds ± its standard error"
-
-
 def _score(row: Row, num_seeds: int) -> str:
     if not row.seeds:
         return "-"
-    failures = [(row.diverged, "diverged"), (row.missed, "target not reached")]
+    failures = [(row.diverged, "diverged"), (row.missed, "not reached")]
     text = ", ".join(f"{what} ({count} of {row.seeds})" for count, what in failures if count)
     if row.score is not None:
         error = "" if row.standard_error is None else f" ± {row.standard_error:.2g}"

@@ -139,17 +139,17 @@ def tune(
                 if file:
                     _store(file, result())
                 progress(len(wanted) - len(missing) + ended, len(wanted))
-        if not ended and stops.asked:
+        if not cells and stops.asked:
             raise Interrupted(f"{stops.take()}, before the first simulation had ended")
     return result()
 
 
 def _grid(base: Config, step_sizes: Sequence[float] | None, also: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """The values of each key, without repetitions; step sizes rise."""
+    """The values of each key, without repetitions; step sizes rise, and change fastest."""
     configured = base.method.step_size
     if step_sizes is None:
         step_sizes = octaves(configured / DEFAULT_RANGE, configured * DEFAULT_RANGE)
-    grid: dict[str, list[Any]] = {STEP_SIZE: sorted({float(step_size) for step_size in step_sizes})}
+    grid: dict[str, list[Any]] = {}
     for key, values in also.items():
         if key in (STEP_SIZE, "seed"):
             raise ConfigError(f"also {key}: the tuning varies it anyway; allowed is another key")
@@ -157,6 +157,7 @@ def _grid(base: Config, step_sizes: Sequence[float] | None, also: Mapping[str, S
         if wrong:
             raise ConfigError(f"also {key} = {wrong[0]!r}: allowed are numbers, text and booleans")
         grid[key] = list(dict.fromkeys(values))
+    grid[STEP_SIZE] = sorted({float(step_size) for step_size in step_sizes})
     empty = [key for key, values in grid.items() if not values]
     if empty:
         raise ConfigError(f"{empty[0]}: there is no value to try; give at least one")

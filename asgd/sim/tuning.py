@@ -94,7 +94,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         standard_error: of the mean; None with fewer than two simulations.
         diverged, missed: simulations that diverged, and those that didn't reach the target.
         versions: mean number of updates; discarded_share: of the gradients that arrived, 0 to 1.
-        best: whether it is the best of all points whose simulations have all ended.
+        best: whether it is the best of all points whose simulations have all ended; best_step_size: of those that
+            differ from it in the step size only.
     """
 
     values: Values
@@ -106,6 +107,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     versions: float = 0.0
     discarded_share: float = 0.0
     best: bool = False
+    best_step_size: bool = False
 
 
 class Tuning(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,8 +181,11 @@ def make_tuning(
         keys = [cell_key(values, seed) for seed in seeds]
         rows.append(_row(values, [known[key] for key in keys if key in known]))
     ended = [row for row in rows if row.seeds == len(seeds) and row.score is not None]
-    sign = -1.0 if goal.higher_is_better else 1.0
-    best = min(ended, key=lambda row: sign * (row.score or 0.0), default=None)
+    ended.sort(key=lambda row: (row.score or 0.0) * (-1.0 if goal.higher_is_better else 1.0))
+    best = ended[0] if ended else None
+    best_step_sizes: dict[bytes, Row] = {}
+    for row in ended:
+        best_step_sizes.setdefault(_without_step_size(row), row)
     complete = all(row.seeds == len(seeds) for row in rows)
     return Tuning(
         config=config,
@@ -188,12 +193,22 @@ def make_tuning(
         higher_is_better=goal.higher_is_better,
         grid=grid,
         seeds=seeds,
-        rows=[msgspec.structs.replace(row, best=row is best) for row in rows],
+        rows=[
+            msgspec.structs.replace(
+                row, best=row is best, best_step_size=row is best_step_sizes.get(_without_step_size(row))
+            )
+            for row in rows
+        ],
         overrides=overrides_of(best.values) if best else [],
         warnings=_edges(best, grid) if best else _no_best(goal) if complete else [],
         complete=complete,
         cells=sorted(known.values(), key=lambda cell: ([str(v) for v in cell.values.values()], cell.seed)),
     )
+
+
+def _without_step_size(row: Row) -> bytes:
+    """The other values of a point."""
+    return msgspec.json.encode({key: value for key, value in row.values.items() if key != STEP_SIZE}, order="sorted")
 
 
 def _row(values: Values, cells: Sequence[Cell]) -> Row:

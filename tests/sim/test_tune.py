@@ -1,154 +1,20 @@
-"""Tuning in virtual time: known answers, the statistics by hand, the same with any number of processes, reuse of files,
-and nothing left behind by interrupts and deaths.
-"""
+"""Tuning: the same with any number of processes, files gone on with, and nothing left by interrupts and deaths."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import statistics
 from pathlib import Path
 
 import pytest
+from helpers.tuning import CONFIG, LIMIT, NOISY
 
 from asgd.api import simulate
-from asgd.config import load_config
 from asgd.errors import ConfigError, Interrupted, RunError
-from asgd.learn.task import load_task
 from asgd.run.signals import StopRequests
-from asgd.sim.measure import measure
-from asgd.sim.tune import octaves, tune
-from asgd.sim.tuning import Cell, Goal, make_tuning
-
-WORKERS, CURVATURE = 4, 2.0
-# Constant delay n - 1 on a quadratic: stable iff eta lambda < 2 sin(pi / (2 (2 (n - 1) + 1))).
-LIMIT = 2.0 * math.sin(math.pi / (2 * (2 * (WORKERS - 1) + 1))) / CURVATURE
-CONFIG = {
-    "seed": 3,
-    "task": {"function": "quadratic", "batch_size": 1,
-             "options": {"dimension": 3, "sigma2": 0.0, "min_eigenvalue": CURVATURE, "max_eigenvalue": CURVATURE}},
-    "method": {"step_size": 0.1, "rule": "constant"},
-    "cluster": {"num_workers": WORKERS, "speeds": {"profile": "equal", "seconds": 1.0}},
-    "budget": {"versions": 400},
-}  # fmt: skip
-NOISY = ["task.options={dimension = 3, sigma2 = 0.5}", "budget.versions=60"]
-
-
-def measured(goal, *overrides):
-    """One simulation in this process."""
-    config = load_config(CONFIG, overrides)
-    task = load_task(config.task.function, config.task.options, Path("data"), config.seed, False)
-    return measure(config, task, goal)
-
-
-def of_step_size(goal, step_size, *overrides):
-    return measured(goal, f"method.step_size={step_size}", *overrides)
-
-
-def test_octaves_are_powers_of_two_within_the_range_ends_included():
-    assert octaves(0.125, 2.0, 1) == [0.125, 0.25, 0.5, 1.0, 2.0]
-    assert octaves(0.01, 2, 3)[-1] == 2.0
-    assert [round(s, 3) for s in octaves(0.19, 3.2, 3)] == [
-        0.198, 0.25, 0.315, 0.397, 0.5, 0.63, 0.794, 1.0, 1.26, 1.587, 2.0, 2.52, 3.175,
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [((0.0, 1.0, 3), "--from 0"), ((2.0, 1.0, 3), "--to 1"), ((1.1, 1.2, 1), r"no 2\^\(k/1\)"), ((1, 2, 0), "octave")],
-)
-def test_octaves_refuse(arguments, sentence):
-    with pytest.raises(ConfigError, match=sentence):
-        octaves(*arguments)
-
-
-def test_step_sizes_below_the_stability_limit_converge_and_those_above_diverge():
-    goal = Goal(metric="suboptimality")
-    scores = {factor: of_step_size(goal, factor * LIMIT) for factor in (0.2, 0.5, 0.9, 1.1, 1.6, 1e30)}
-    assert [factor for factor, cell in scores.items() if cell.diverged] == [1.1, 1.6, 1e30]
-    assert all(cell.score is None for cell in scores.values() if cell.diverged)
-    assert scores[0.5].score < scores[0.9].score < 0.1
-    assert scores[1.6].versions < 400, "it is ended early"
-
-
-def test_the_final_score_is_the_mean_of_the_last_tenth(tmp_path):
-    goal, overrides = Goal(metric="suboptimality"), [*NOISY, "evaluation.every_versions=2"]
-    run = simulate(CONFIG, overrides, run_dir=tmp_path / "run")
-    last = [row.results["suboptimality"] for row in run.metrics if row.version >= 54]
-    assert len(last) == 4
-    cell = measured(goal, *overrides)
-    assert cell.score == pytest.approx(statistics.fmean(last), rel=1e-12)
-    assert (cell.versions, cell.gradients, cell.discarded, cell.time_s) == (60, 60, 0, run.summary.wall_s)
-
-
-def test_a_model_without_updates_in_the_last_tenth_counts_as_it_was_left():
-    """Mini-batch of workers of 1 s and 4 s: the only updates are after 4 and 8 s of 11."""
-    overrides = ["cluster.speeds.profile=half_slower", "budget.versions=0", "budget.time_s=11"]
-    cell = measured(Goal(metric="suboptimality"), "method.name=minibatch", *overrides)
-    # x -> (1 - 0.1 * 2) x, twice, from x = 1 in 3 dimensions; f = 2 x^2 / 2 in each
-    assert cell.versions == 2 and cell.score == pytest.approx(3 * 0.8**4, rel=1e-5)
-
-
-def test_time_and_gradients_to_a_target(tmp_path):
-    overrides = ["evaluation.every_versions=1"]
-    run = simulate(CONFIG, overrides, run_dir=tmp_path / "run")
-    first = next(row for row in run.metrics if row.results["suboptimality"] <= 0.01)
-    by_time = measured(Goal(metric="suboptimality", score="time", target=0.01), *overrides)
-    by_gradients = measured(Goal(metric="suboptimality", score="gradients", target=0.01), *overrides)
-    assert (by_time.score, by_gradients.score) == (first.time_s, first.version)
-    assert by_time.versions == first.version < 400, "it ends there"
-    missed = measured(Goal(metric="suboptimality", score="time", target=-1.0), *overrides)
-    assert missed.score is None and not missed.diverged and missed.versions == 400
-
-
-def cell(step_size, seed, score, diverged=False, gradients=100, discarded=0):
-    return Cell(
-        values={"method.step_size": step_size}, seed=seed, score=score, diverged=diverged, versions=90,
-        gradients=gradients, discarded=discarded, time_s=1.0,
-    )  # fmt: skip
-
-
-def put_together(cells, goal=None, step_sizes=(0.1, 0.2, 0.4), seeds=(0, 1)):
-    return make_tuning({}, goal or Goal(), {"method.step_size": list(step_sizes)}, list(seeds), cells)
-
-
-def test_means_errors_and_the_best_by_hand():
-    cells = [
-        cell(0.4, 1, None, diverged=True), cell(0.4, 0, 0.1), cell(0.2, 1, 2.0, discarded=50), cell(0.2, 0, 1.0),
-        cell(0.1, 0, 3.0), cell(0.1, 1, 3.0),
-    ]  # fmt: skip
-    tuning = put_together(cells)
-    assert tuning.complete and tuning.overrides == ["method.step_size=0.2"] and tuning.warnings == []
-    third, second = tuning.rows[0], tuning.rows[1]
-    assert (second.score, second.standard_error, second.best) == (1.5, pytest.approx(0.5), True)
-    assert (second.discarded_share, second.versions) == (0.25, 90)
-    assert (third.score, third.standard_error, third.best) == (3.0, 0.0, False)
-    worst = tuning.rows[2]
-    assert (worst.score, worst.diverged, worst.best) == (None, 1, False), "one run that diverges makes it the worst"
-    assert put_together(reversed(cells)) == tuning, "the order in which simulations end doesn't matter"
-
-
-def test_accuracy_is_better_when_it_is_higher_and_its_time_when_it_is_lower():
-    cells = [cell(s, seed, s) for s in (0.1, 0.2, 0.4) for seed in (0, 1)]
-    goal = Goal(metric="test_accuracy")
-    assert put_together(cells, goal).best.values == {"method.step_size": 0.4} and "higher is better" in str(goal)
-    goal = Goal(metric="test_accuracy", score="time", target=0.5)
-    assert put_together(cells, goal).best.values == {"method.step_size": 0.1} and "lower is better" in str(goal)
-    assert goal.reached(0.6) and not goal.reached(0.4)
-
-
-def test_a_best_at_the_edge_a_grid_without_a_best_and_points_that_are_not_complete():
-    cells = [cell(s, seed, s) for s in (0.1, 0.2, 0.4) for seed in (0, 1)]
-    assert put_together(cells).warnings == [
-        "the best method.step_size = 0.1 is the smallest that was tried: the grid should be extended"
-    ]
-    nothing = put_together([cell(s, seed, None) for s in (0.1, 0.2, 0.4) for seed in (0, 1)])
-    assert nothing.best is None and nothing.overrides == [] and "no best" in nothing.warnings[0]
-    assert nothing.rows[0].missed == 2
-    part = put_together(cells[1:])
-    assert not part.complete and part.rows[0].seeds == 1 and part.best.values == {"method.step_size": 0.2}
+from asgd.sim.tune import tune
 
 
 @pytest.mark.parametrize(
@@ -179,6 +45,15 @@ def test_refuses_before_anything_is_started(arguments, sentence, tmp_path, monke
 
 
 # From here on simulations have processes of their own, which import torch.
+
+
+@pytest.mark.slow
+def test_what_is_above_the_stability_limit_diverges_and_the_best_is_below_it():
+    factors = [0.1, 0.4, 0.9, 1.05, 2.0]
+    tuning = tune(CONFIG, step_sizes=[factor * LIMIT for factor in factors], seeds=2, metric="suboptimality")
+    assert [row.diverged for row in tuning.rows] == [0, 0, 0, 2, 2]
+    assert tuning.best.values["method.step_size"] == pytest.approx(0.4 * LIMIT) and tuning.warnings == []
+    assert tuning.best.score < 1e-6 and tuning.best.standard_error == 0.0, "without noise the seeds are alike"
 
 
 @pytest.mark.slow
