@@ -16,6 +16,7 @@ from rich.table import Table
 
 from asgd.api import train
 from asgd.config import Config, load_config
+from asgd.errors import RunError
 from asgd.run.result import Run
 from asgd.sim.tune import octaves, tune
 
@@ -78,15 +79,14 @@ def score_of(run: Run, gradients: int) -> Score:
     def mean(at: dict[int, int]) -> float:
         low = (1 - LAST) * gradients
         values = [row.results[METRIC] for row in run.metrics if low <= at[row.version] <= gradients]
-        return sum(values) / len(values) if values else float("inf")
+        finite = [value for value in values if value is not None]
+        return sum(finite) / len(finite) if finite and len(finite) == len(values) else float("inf")
 
     return Score(mean(answered_at), mean(given_at))
 
 
 def run_real(config: Config, overrides: Sequence[str]) -> tuple[Score, Run | None]:
     """One run on real processes, into a directory that is removed; infinite scores when it diverged."""
-    from asgd.errors import RunError
-
     with tempfile.TemporaryDirectory() as folder:
         try:
             run = train(config, overrides, run_dir=Path(folder) / "run")
@@ -103,9 +103,7 @@ def measure(
     config: Config, overrides: Sequence[str], seeds: int, say: Callable[[str], None], jobs: int | None = None
 ) -> Result:
     """Tune a contender in virtual time and then on real processes; run its best step size with all seeds."""
-    virtual = tune(
-        config, [*overrides, *VIRTUAL_SPEEDS], step_sizes=GRID, seeds=1, metric=METRIC, jobs=jobs
-    )
+    virtual = tune(config, [*overrides, *VIRTUAL_SPEEDS], step_sizes=GRID, seeds=1, metric=METRIC, jobs=jobs)
     assert virtual.best is not None
     start = GRID.index(float(virtual.best.values["method.step_size"]))
     tried: dict[int, Score] = {}
