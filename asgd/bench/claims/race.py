@@ -12,11 +12,12 @@ from asgd.bench.claims.outcome import Measured, Outcome, Row, judge
 from asgd.bench.claims.statistics import mean
 from asgd.report.plots import HeatMap
 from asgd.sim.problems import tridiagonal
-from asgd.sim.study import grid, run_study, study_config, tuned, until_below
+from asgd.sim.study import run_study, study_config, tuned, until_below
+from asgd.sim.tune import octaves
 
 EPS = 2.5e-4  # of ||grad f||^2, 1/16 at the start
 NOISE = 32.0  # sigma^2 / eps
-GRID = grid(2**-10, 2**4, 3)
+GRID = octaves(2**-10, 2**4)
 GRADIENTS = 30_000  # at most
 
 PROFILES: dict[str, dict[str, Any]] = {
