@@ -17,6 +17,7 @@ from asgd.core.events import Stop
 from asgd.core.methods import METHODS
 from asgd.core.state import ServerState
 from asgd.core.trace import TraceRow
+from asgd.errors import ConfigError
 from asgd.run.build import make_state, validate
 from asgd.sim.ensemble import Ensemble
 from asgd.sim.ordered import Jobs, run_order
@@ -94,18 +95,6 @@ def tuned(step_sizes_E: Sequence[float], needed_ER: Floats) -> Tuned:
     """
     best = int(np.argmin(needed_ER.mean(axis=1)))
     return Tuned(step_sizes_E[best], needed_ER[best], best in (0, len(step_sizes_E) - 1))
-
-
-def grid(low: float, high: float, per_octave: int = 3) -> list[float]:
-    """The step sizes 2^(k / per_octave) from low to high, rising.
-
-    Example:
-        >>> [round(step_size, 3) for step_size in grid(0.5, 2.0, 1)]
-        [0.5, 1.0, 2.0]
-    """
-    first = int(np.ceil(per_octave * np.log2(low) - 1e-9))
-    last = int(np.floor(per_octave * np.log2(high) + 1e-9))
-    return [2.0 ** (k / per_octave) for k in range(first, last + 1)]
 
 
 def study_config(
@@ -202,8 +191,14 @@ def run_study(
         >>> study.curve.first_ER(1e-3, over="versions").ravel().tolist()
         [30.0, 12.0]
     """
+    info = METHODS[config.method.name]
+    if info.needs_read_parameters or info.needs_distance:
+        raise ConfigError(
+            f"method.name = {config.method.name!r}: what it does depends on the parameters, so its step sizes can't "
+            "share a schedule; simulate them one by one"
+        )
     state = make_state(config)
-    ensemble = Ensemble(problem, step_sizes_E, seeds_R, parameters=METHODS[config.method.name].answers == "parameters")
+    ensemble = Ensemble(problem, step_sizes_E, seeds_R, parameters=info.answers == "parameters")
     curve = Curve(list(step_sizes_E))
     rows: list[TraceRow] = []
     next_point = 0
