@@ -108,7 +108,7 @@ REAL_WORKERS = 4
 REAL_SECONDS = 0.004  # of the fastest worker's jobs
 
 
-def real_books(setting: Setting, profile: str, time_s: float) -> Books:
+def real_books(setting: Setting, profile: str, budget: Mapping[str, Any]) -> Books:
     """One run on real processes; from its trace and summary alone."""
     from asgd.api import train
 
@@ -116,7 +116,7 @@ def real_books(setting: Setting, profile: str, time_s: float) -> Books:
         "task": {"function": "quadratic", "options": {"dimension": 10, "sigma2": 0.1}, "batch_size": 1},
         "method": {"name": setting.method, "step_size": 0.05, **setting.options},
         "cluster": {"num_workers": setting.num_workers, "speeds": speeds_of(profile, REAL_SECONDS)},
-        "budget": {"time_s": time_s},
+        "budget": dict(budget),
         "evaluation": {"evaluate": "never"},
     }
     with TemporaryDirectory(prefix="asgd-claim1-") as folder:
@@ -178,8 +178,8 @@ def check(effort: Effort) -> Outcome:
     rows = [row_of(setting, profile, "virtual", found) for (setting, profile), found in zip(cells, seen, strict=True)]
     if effort.real:
         effort.say("claim 1: short runs on real processes ...")
-        profiles, time_s = (NAMES[:3], 0.5) if effort.quick else (NAMES, 1.0)
-        real = [(setting, profile, time_s) for profile in profiles for setting in real_settings()]
+        profiles, budget = (NAMES[:3], {"time_s": 0.5}) if effort.quick else (NAMES, {"time_s": 1.0})
+        real = [(setting, profile, budget) for profile in profiles for setting in real_settings()]
         found = effort.map(real_books, real)
         rows += [row_of(cell[0], cell[1], "real processes", one) for cell, one in zip(real, found, strict=True)]
         seen += found

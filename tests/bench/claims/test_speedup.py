@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from asgd.bench.claims import real_task
+from asgd.bench.claims import Effort, real_task
 from asgd.bench.claims.outcome import Measured
 from asgd.bench.claims.profiles import NAMES, pace, speeds_of
-from asgd.bench.claims.speedup import Best, Compared, Setting, best_of, compare, faster, ratio, row_of
+from asgd.bench.claims.speedup import Best, Compared, Setting, best_of, check, compare, faster, ratio, row_of
 from asgd.errors import RunError
 from asgd.learn.gradient import build_model, evaluate
 from asgd.learn.problems import tridiagonal_quadratic
@@ -64,6 +64,22 @@ def test_a_row_says_what_each_method_needed():
     first, second = row_of(compared)
     assert first.measured == Measured(2.5) and "2.5 by gradients per second, 2.6" in first.predicted
     assert "asynchronous 2 s, 20 gradients, eta = 0.1; mini-batch 5 s, 24 gradients, eta = 1" in str(second.measured)
+
+
+def test_the_outcome_says_where_it_is_not_faster(monkeypatch):
+    def compared(setting):
+        seconds = 4.0 if setting.profile == "equal" else 10.0
+        return Compared(setting, Best(0.1, [5.0], [9.0]), Best(1.0, [seconds], [9.0]), 2.5, 2.6)
+
+    monkeypatch.setattr("asgd.bench.claims.speedup.compare", compared)
+    outcome = check(Effort(quick=True, real=False))
+    assert outcome.verdict == "does not hold"
+    verdicts = {row.setting.split(",")[0]: row.verdict for row in outcome.rows if row.predicted}
+    assert verdicts == {name: "does not hold" if name == "equal" else "holds" for name in NAMES}
+    assert f"faster under {len(NAMES) - 1} of {len(NAMES)} profiles" in outcome.finding
+    assert "not shown to be under equal (0.8)" in outcome.finding
+    measured, *predicted = outcome.plots[0].lines
+    assert list(measured.x) == NAMES and measured.y[0] == 0.8 and [line.y[0] for line in predicted] == [2.5, 2.6]
 
 
 @pytest.mark.parametrize(
