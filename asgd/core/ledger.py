@@ -110,8 +110,9 @@ class Ledger:
         self.next_job += 1
         self.outstanding[job.job] = job
         self.num_jobs_of[worker] = self.num_jobs_of.get(worker, 0) + 1
-        self.read_version_sum += job.read_version
-        self.max_concurrency = max(self.max_concurrency, len(self.outstanding))
+        self.read_version_sum += self.version
+        if len(self.outstanding) > self.max_concurrency:
+            self.max_concurrency = len(self.outstanding)
         return job
 
     def take(self, job: int) -> tuple[Job, int]:
@@ -128,11 +129,12 @@ class Ledger:
     def count_used(self, worker: int, delay: int) -> None:
         self.num_used += 1
         self.used_delay_sum += delay
-        self.max_used_delay = max(self.max_used_delay, delay)
         stats = self.stats_of(worker)
         stats.used += 1
         stats.delay_sum += delay
-        stats.max_delay = max(stats.max_delay, delay)
+        if delay > stats.max_delay:
+            stats.max_delay = delay
+            self.max_used_delay = max(self.max_used_delay, delay)
 
     def count_discarded(self, worker: int, age: int) -> None:
         self.num_discarded += 1
