@@ -155,6 +155,8 @@ class VirtualCluster:
             if worker in self._running or not waiting:
                 continue
             job = waiting.popleft()
+            if not waiting:
+                del self._waiting[worker]  # an empty queue takes more memory than all else that a worker has here
             self._starts += 1
             self._running[worker] = self._starts
             end_s = self.end_of_job(worker, job.job, self.now_s)
