@@ -20,13 +20,16 @@ class Job(NamedTuple):
 
 @dataclass(slots=True)
 class WorkerStats:
-    """What one worker has contributed: used gradients (applied or accumulated), their delays, and what was not used."""
+    """What one worker has contributed: used gradients (applied or accumulated), their delays, and what was not used;
+    `weight`: the sum of the step sizes with which its gradients went into the model.
+    """
 
     used: int = 0
     delay_sum: int = 0
     max_delay: int = 0
     discarded: int = 0
     lost: int = 0
+    weight: float = 0.0
 
 
 def average_delay(used_delay_sum: int, num_used: int, in_flight_delays: Iterable[int]) -> float | None:
@@ -84,6 +87,9 @@ class Ledger:
     concurrency_sum: int = 0
     read_version_sum: int = 0
     per_worker: dict[int, WorkerStats] = field(default_factory=dict)
+    in_slots: dict[int, dict[int, float]] = field(
+        default_factory=dict
+    )  # slot -> worker -> weight of its gradients there
 
     @property
     def concurrency(self) -> int:
@@ -146,6 +152,28 @@ class Ledger:
         self.removed_age_sum += age
         self.stats_of(worker).lost += 1
 
+    def add_weight(self, worker: int, step_size: float) -> None:
+        """A gradient of `worker` has made a step of this size by itself."""
+        self.stats_of(worker).weight += step_size
+
+    def put_in_slot(self, slot: int, worker: int, weight: float, *, replace: bool = False) -> None:
+        """Weight times a gradient of `worker` is added to a slot, or takes the place of what was there."""
+        if replace or slot not in self.in_slots:
+            self.in_slots[slot] = {}
+        holders = self.in_slots[slot]
+        holders[worker] = holders.get(worker, 0.0) + weight
+
+    def step_with_slots(self, parts: Iterable[tuple[int, float]], step_size: float, *, keep: bool) -> None:
+        """A step with the sum of scale times slot over `parts`; the slots are then empty unless `keep`.
+
+        O(workers in them), so O(1) for each gradient that was put there.
+        """
+        for slot, scale in parts:
+            for worker, weight in self.in_slots[slot].items():
+                self.stats_of(worker).weight += step_size * scale * weight
+            if not keep:
+                del self.in_slots[slot]
+
     def advance(self, concurrency_before: int) -> None:
         """One update: the version grows, every other outstanding job ages by one."""
         self.version += 1
@@ -203,6 +231,7 @@ class Ledger:
         plain["per_worker"] = [
             [worker, {name: getattr(stats, name) for name in names}] for worker, stats in self.per_worker.items()
         ]
+        plain["in_slots"] = [[slot, list(holders.items())] for slot, holders in self.in_slots.items()]
         return plain
 
     @classmethod
@@ -211,4 +240,7 @@ class Ledger:
         values["outstanding"] = {job[0]: Job(*job) for job in plain["outstanding"]}
         values["num_jobs_of"] = {worker: count for worker, count in plain["num_jobs_of"]}
         values["per_worker"] = {worker: WorkerStats(**stats) for worker, stats in plain["per_worker"]}
+        values["in_slots"] = {
+            slot: {worker: weight for worker, weight in holders} for slot, holders in plain["in_slots"]
+        }
         return cls(**values)

@@ -213,7 +213,7 @@ class ServerState:
         decision = self.method.arrived(self, answer)
         if not finite and not isinstance(decision.use, UseNot):
             raise ValueError(f"method {self.method.name} uses a gradient that is not finite: {decision}")
-        action, reason, step_size, vector_action = self._use(decision)
+        action, reason, step_size, vector_action = self._use(decision, event.worker)
         if vector_action is not None:
             actions.append(vector_action)
         if action == "discard":
@@ -228,20 +228,24 @@ class ServerState:
                 f"diverged: the last {self._not_finite_in_a_row} gradients were not finite", actions, failed=True
             )
 
-    def _use(self, decision: Decision) -> tuple[str, str | None, StepSize | None, Action | None]:
+    def _use(self, decision: Decision, worker: int) -> tuple[str, str | None, StepSize | None, Action | None]:
         """What is recorded of the use of a gradient (action, reason, step size), and the action that carries it out."""
         # Weight 1/tau_C: each worker's statistics enter as one of tau_C, and a single worker's replace the old ones.
         weight = 1.0 / self.ledger.max_concurrency
         match decision.use:
             case UseApply(size, clip) if decision.step is None:
+                self.ledger.add_weight(worker, size.value)
                 return "apply", None, size, Apply(size, weight, clip)
             case UseMix(share) if decision.step is None:
+                self.ledger.add_weight(worker, share)
                 return "apply", None, StepSize(share, share), Mix(share, weight)
             case UseAccumulate(slot, share):
                 self._accumulated += 1
+                self.ledger.put_in_slot(slot, worker, share)
                 # So that the statistics after k gradients are the mean of the k workers'.
                 return "accumulate", None, None, Accumulate(slot, share, 1.0 / self._accumulated)
             case UseStore(slot):
+                self.ledger.put_in_slot(slot, worker, 1.0, replace=True)
                 return "accumulate", None, None, Store(slot, weight)
             case UseNot(reason):
                 return "discard", reason, None, None
@@ -292,6 +296,7 @@ class ServerState:
         if decision.step is not None:
             step_size = decision.step.step_size
             actions.append(Step(decision.step.parts, step_size, decision.step.keep))
+            self.ledger.step_with_slots(decision.step.parts, step_size.value, keep=decision.step.keep)
         version = self.ledger.version
         if step_size is not None:
             self.ledger.advance(concurrency)

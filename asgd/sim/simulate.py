@@ -13,6 +13,7 @@ from asgd.learn.gradient import evaluate
 from asgd.learn.task import Task
 from asgd.run.build import make_state
 from asgd.run.evaluations import Evaluations
+from asgd.run.files import reason_of
 from asgd.run.records import RunDirectory, Summary
 from asgd.run.saving import Saver
 from asgd.run.speeds import job_seconds
@@ -56,6 +57,18 @@ def recorded(rows: Sequence[TraceRow]) -> EndOfJob:
         return arrived_s.get(job, float("inf"))
 
     return end_of_job
+
+
+def keep_lines(path: Path, lines: Sequence[str]) -> None:
+    """Write what a simulation tells of itself into the run's logs/, as the server does; nothing without lines."""
+    if not lines:
+        return
+    log = path / "logs" / "simulator.log"
+    try:
+        log.parent.mkdir(exist_ok=True)
+        log.write_text("".join(f"{line}\n" for line in lines))
+    except OSError as error:
+        raise RunError(f"{log} cannot be written: {reason_of(error)}.") from error
 
 
 def simulate_into(

@@ -42,6 +42,29 @@ def test_real_speeds_cannot_be_simulated(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("method", ["asynchronous", "ringleader"])
+def test_the_summary_holds_each_workers_part(tmp_path, method):
+    run = simulate(CONFIG, [f"method.name={method}", "task.partition=by_size"], run_dir=tmp_path / "run")
+    workers = run.summary.workers
+    assert list(workers) == [0, 1, 2, 3]
+    for worker, part in workers.items():
+        rows = [row for row in run.trace if row.worker == worker]
+        assert part.used == sum(row.action in ("apply", "accumulate") for row in rows)
+        assert (part.discarded, part.lost) == (0, 0)
+        assert part.share == part.used / run.summary.used
+    assert sum(part.share for part in workers.values()) == pytest.approx(1.0)
+    assert sum(part.weight for part in workers.values()) == pytest.approx(1.0)
+    if method == "asynchronous":  # every gradient is a step of its own
+        total = sum(row.step_size for row in run.trace)
+        for worker, part in workers.items():
+            of_worker = sum(row.step_size for row in run.trace if row.worker == worker)
+            assert part.weight == pytest.approx(of_worker / total)
+        assert workers[0].weight > 4 * workers[3].weight
+    else:  # each step weighs all workers alike, however many gradients they gave
+        assert [part.weight for part in workers.values()] == pytest.approx([0.25] * 4)
+        assert workers[0].used > 3 * workers[3].used
+
+
 @pytest.mark.cluster
 @pytest.mark.parametrize(
     "overrides",
