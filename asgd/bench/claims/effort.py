@@ -1,0 +1,40 @@
+"""How much work goes into checking the claims, and on how many processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Arguments: quick: smaller settings and fewer seeds, to see that everything works; real: whether the claims that
+    are also checked on real processes are; jobs: processes at once; say: takes a line about what is going on.
+    """
+
+    quick: bool = False
+    real: bool = True
+    jobs: int = 1
+    say: Callable[[str], None] = lambda line: None
+
+    def seeds(self, full: int, quick: int = 2) -> list[int]:
+        """Seeds of the noise, as many as the effort allows."""
+        return list(range(quick if self.quick else full))
+
+    def map(self, function: Callable[..., T], cells: Iterable[tuple[Any, ...]]) -> list[T]:
+        """Call a function for each cell's arguments, in parallel; the results in the order of the cells.
+
+        The processes are forked from a server that has imported the simulator and has no threads.
+        """
+        cells = list(cells)
+        if self.jobs == 1:
+            return [function(*cell) for cell in cells]
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["asgd.bench.claims"])
+        with ProcessPoolExecutor(min(self.jobs, len(cells)), mp_context=context) as pool:
+            return list(pool.map(function, *zip(*cells, strict=True)))

@@ -1,0 +1,43 @@
+"""Intervals and fits of the claims, by scipy.stats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from asgd.bench.claims.outcome import Measured
+
+CONFIDENCE = 0.95
+
+
+def mean(values: Sequence[float]) -> Measured:
+    """The mean with its 95% interval by Student's t; without an interval from a single value or equal ones.
+
+    Example:
+        >>> str(mean([1.0, 2.0, 3.0]))
+        '2 [-0.4841, 4.484]'
+    """
+    from scipy import stats
+
+    array = np.asarray(values, np.float64)
+    centre = float(array.mean())
+    if len(array) < 2 or not np.isfinite(array).all() or float(array.std()) == 0.0:
+        return Measured(centre)
+    low, high = stats.t.interval(CONFIDENCE, len(array) - 1, loc=centre, scale=stats.sem(array))
+    return Measured(centre, float(low), float(high))
+
+
+def exponent(x: Sequence[float], y: Sequence[float]) -> Measured:
+    """p of y = c x^p by least squares in the logarithms, with its 95% interval.
+
+    Example:
+        >>> round(exponent([1.0, 2.0, 4.0], [3.0, 12.0, 48.0]).value, 6)
+        2.0
+    """
+    from scipy import stats
+
+    fit = stats.linregress(np.log(x), np.log(y))
+    half = float(fit.stderr * stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 2)) if len(x) > 2 else math.nan
+    return Measured(float(fit.slope), float(fit.slope) - half, float(fit.slope) + half)
