@@ -117,15 +117,17 @@ def simulate(
 
     from asgd.run.roles import prepare
     from asgd.run.shards import data_lines
-    from asgd.sim.simulate import emulated, keep_lines, recorded, simulate_into
+    from asgd.sim.simulate import emulated, keep_lines, recorded, recorded_seconds, simulate_into
 
     resolved = load_config(config, overrides)
     validate(resolved)
+    seconds = None
     if times is None:
         end_of_job = emulated(resolved)
     else:
         with RunDirectory.open(times) as directory:
-            end_of_job = recorded(directory.read_trace())
+            rows = directory.read_trace()
+        end_of_job, seconds = recorded(rows), recorded_seconds(rows)
     prepared = prepare(resolved, resolve_data_root(data_root))
     torch.set_num_threads(resolved.cluster.threads_per_worker)
     path = Path(run_dir) if run_dir is not None else default_run_directory(config)
@@ -135,7 +137,7 @@ def simulate(
         keep_lines(path, lines)
         for line in lines:
             say(line)
-        simulate_into(prepared.config, prepared.task, path, end_of_job, progress)
+        simulate_into(prepared.config, prepared.task, path, end_of_job, progress, seconds)
     return Run(path, data_root)
 
 

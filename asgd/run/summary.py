@@ -83,7 +83,10 @@ def summarise(
 
 def _workers(ledger: Ledger) -> dict[int, WorkerSummary]:
     """Each worker's part in the run, by number."""
-    total = sum(stats.weight for stats in ledger.per_worker.values())
+    by_number = sorted(
+        ledger.per_worker.items()
+    )  # not by who joined first: the last bits of the sum depend on the order
+    total = sum(stats.weight for _, stats in by_number)
     return {
         worker: WorkerSummary(
             used=stats.used,
@@ -92,5 +95,5 @@ def _workers(ledger: Ledger) -> dict[int, WorkerSummary]:
             share=stats.used / ledger.num_used if ledger.num_used else 0.0,
             weight=stats.weight / total if total else 0.0,
         )
-        for worker, stats in sorted(ledger.per_worker.items())
+        for worker, stats in by_number
     }

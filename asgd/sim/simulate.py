@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from asgd.config import Config
@@ -59,6 +59,11 @@ def recorded(rows: Sequence[TraceRow]) -> EndOfJob:
     return end_of_job
 
 
+def recorded_seconds(rows: Sequence[TraceRow]) -> dict[int, tuple[float, float]]:
+    """What the workers of a real run said of their jobs' times, (compute_s, wait_s) by job: some methods go by it."""
+    return {row.job: (row.compute_s, row.wait_s) for row in rows if row.reason != CANCELLED}
+
+
 def keep_lines(path: Path, lines: Sequence[str]) -> None:
     """Write what a simulation tells of itself into the run's logs/, as the server does; nothing without lines."""
     if not lines:
@@ -77,11 +82,12 @@ def simulate_into(
     path: Path,
     end_of_job: EndOfJob,
     progress: Callable[[float, float], None] = lambda fraction, now_s: None,
+    seconds: Mapping[int, tuple[float, float]] | None = None,
 ) -> Summary:
     """Simulate a run into its directory, which has its config.toml already; returns the summary.
 
     Arguments: config, task: the run's; end_of_job: the speeds; progress: takes the used part of the budget and the
-    time.
+    time; seconds: what workers said of their jobs' times, see `VirtualCluster`.
     """
     with RunDirectory.open(path, mode="write") as directory:
         directory.next_incarnation()
@@ -113,7 +119,13 @@ def simulate_into(
         on_event(0.0)
         try:
             now_s = VirtualCluster(
-                state, config.cluster.num_workers, end_of_job, compute, on_row=on_row, on_event=on_event
+                state,
+                config.cluster.num_workers,
+                end_of_job,
+                compute,
+                on_row=on_row,
+                on_event=on_event,
+                seconds=seconds or {},
             ).run()
             assert state.finished is not None
             saver.save_last(state, compute.update, compute.flat, now_s)
