@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from asgd.learn.task import Task as Task
     from asgd.learn.task import TensorData as TensorData
     from asgd.run.result import Run as Run
+    from asgd.sim.tune import tune as tune
+    from asgd.sim.tuning import Tuning as Tuning
 
 _PUBLIC = {
     "AsgdError": "asgd.errors",
@@ -32,10 +34,12 @@ _PUBLIC = {
     "Run": "asgd.run.result",
     "Task": "asgd.learn.task",
     "TensorData": "asgd.learn.task",
+    "Tuning": "asgd.sim.tuning",
     "load_config": "asgd.config",
     "resume": "asgd.api",
     "simulate": "asgd.api",
     "train": "asgd.api",
+    "tune": "asgd.sim.tune",
 }
 __all__ = list(_PUBLIC)
 

@@ -58,6 +58,12 @@ def run(monkeypatch, capsys, *arguments):
         (["server", "tiny.toml"], "cluster.address = 'ipc' is private to a local cluster"),
         (["config", "tiny.toml", "--set", "seed=-1"], "seed"),
         (["train", "--frobnicate"], "No such option"),
+        (["tune", "tiny.toml"], "tuning runs in virtual time and needs emulated speeds"),
+        (["tune", "tiny.toml", "--step-sizes", "0.1,x"], "--step-sizes 0.1,x: allowed are numbers with commas"),
+        (["tune", "tiny.toml", "--step-sizes", "0.1", "--to", "1"], "it goes without --from and --to"),
+        (["tune", "tiny.toml", "--from", "2", "--to", "1"], "--from 2 --to 1"),
+        (["tune", "tiny.toml", "--also", "seed"], "--also seed: allowed is key=value,value,..."),
+        (["tune", "tiny.toml", "--score", "time"], "score = 'time' needs a target (--target)"),
     ],
 )
 def test_wrong_usage_is_status_2_one_sentence_and_no_directory(
@@ -179,3 +185,44 @@ def test_a_simulation_tells_who_has_which_data_and_how_much_each_counted(config,
     assert status == 0 and set(json.loads(out)["workers"]) == {"0", "1", "2"}
     status, out, _ = run(monkeypatch, capsys, *arguments[:2], *arguments[4:], "--run-dir", "s")
     assert status == 0 and "share" not in out and not (pathlib.Path("s") / "logs").exists()
+
+
+TUNE = ["tune", "tiny.toml", "--set", "cluster.speeds.profile=equal", "--metric", "suboptimality"]
+
+
+@pytest.mark.slow
+def test_tune_prints_a_table_or_one_object(config, tmp_path):
+    grid = ["--step-sizes", "0.1,0.4,1e30", "--also", "method.name=asynchronous,minibatch", "--seeds", "2"]
+    done = command(*TUNE, *grid, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "lower is better" in done.stdout and "2 seeds from 0 on" in done.stdout
+    assert len(re.findall(r"^ *(?:asynchronous|minibatch) +1e\+30 +diverged \(2 of 2\)", done.stdout, re.M)) == 2
+    used = re.search(r"^use it with: --set 'method.name=\"(\w+)\"' --set method.step_size=0.4$", done.stdout, re.M)
+    assert used, done.stdout
+    listed = command(*TUNE, *grid, "--json", "--out", "t.json", "--jobs", "1", cwd=tmp_path)
+    tuning = json.loads(listed.stdout)
+    assert tuning == json.loads((tmp_path / "t.json").read_bytes())
+    assert tuning["overrides"] == [f'method.name="{used[1]}"', "method.step_size=0.4"]
+    assert len(tuning["rows"]) == 6 and len(tuning["cells"]) == 12 and tuning["complete"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["t.json", "tiny.toml"], "no run is left behind"
+
+
+@pytest.mark.slow
+def test_an_interrupted_tune_shows_what_was_measured(config, tmp_path):
+    # The first diverges at once; the second would go on for hours.
+    options = ["--step-sizes", "1e30,0.01", "--seeds", "1", "--jobs", "2", "--set", "budget.versions=100000000"]
+    tuning = subprocess.Popen(
+        [sys.executable, "-u", "-m", "asgd", *TUNE, *options],
+        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        while "1 of 2 simulations" not in tuning.stdout.readline():
+            assert tuning.poll() is None
+        tuning.send_signal(signal.SIGINT)
+        out, err = tuning.communicate(timeout=60)
+    finally:
+        if tuning.poll() is None:
+            tuning.kill()
+        tuning.communicate()
+    assert tuning.returncode == 130, err
+    assert "diverged (1 of 1)" in out and "interrupted: this is what was measured until then" in out

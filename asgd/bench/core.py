@@ -9,6 +9,7 @@ that rules and methods have something to decide. Times are CPU time of the proce
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import time
@@ -167,6 +168,7 @@ def _measure(method: str, rule: str, num_workers: int, arrivals: int) -> float:
     workers = Workers(num_workers)
     for worker in range(num_workers):
         workers.take(state.handle(Join(worker, 0.0)))
+    gc.collect()  # so that what an earlier measurement has left isn't collected in this one; collection itself stays on
     began_s = time.process_time()
     while state.finished is None:
         worker, job, version = workers.next()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from asgd.cli.options import AsJson, Debug, app, bench_app
 from asgd.core.methods import METHODS
 from asgd.core.step_rules import RULES
+from asgd.errors import ConfigError
 
 
 @app.command("methods")
@@ -43,6 +47,31 @@ def _folding(title: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+@bench_app.command("published")
+def published_command(
+    config: Annotated[Path, typer.Option(help="The setting.")] = Path("configs/least_squares_40.toml"),
+    only: Annotated[list[str] | None, typer.Option(help="A method of the table; may be repeated.")] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each method's best step size.", min=1)] = 3,
+    out: Annotated[Path | None, typer.Option(help="Write the result here as JSON.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """The published least-squares setting with 40 worker processes, each method's step size tuned."""
+    from asgd.bench import published
+
+    unknown = [name for name in only or [] if name not in published.CONTENDERS]
+    if unknown:
+        raise ConfigError(f"--only {unknown[0]!r}: allowed: {', '.join(published.CONTENDERS)}")
+    progress = Console(stderr=True)
+    results = published.run(config, lambda line: progress.print(line, highlight=False), seeds, only or ())
+    if out is not None:
+        out.write_bytes(published.encode(results))
+    if as_json:
+        print(json.dumps(published.to_dict(results)))
+    else:
+        Console().print(published.table(results))
 
 
 @bench_app.command("wire")

@@ -157,14 +157,7 @@ def load_task(function: str, options: Mapping[str, Any], data_root: Path, seed: 
     """
     name, where, directory = _split(function)
     with _importable(directory):
-        module = _load_module(function, where)
-        maker = getattr(module, name, None)
-        if not inspect.isfunction(maker) and not (callable(maker) and not isinstance(maker, type)):
-            found = "there is none" if maker is None else f"it is a {type(maker).__name__}"
-            raise ConfigError(
-                f"task.function = {function!r}: {where} must have a function {name}, but {found}; "
-                f"functions there: {', '.join(_functions(module)) or 'none'}"
-            )
+        maker = _maker(function, name, where)
         arguments = _arguments(function, maker, options, {"data_root": data_root, "seed": seed, "download": download})
         try:
             task = maker(**arguments)
@@ -177,6 +170,20 @@ def load_task(function: str, options: Mapping[str, Any], data_root: Path, seed: 
             f"task.function = {function!r}: {name}() in {where} must return an asgd Task, not {type(task).__name__}"
         )
     return task
+
+
+def depends_on_seed(function: str) -> bool:
+    """Whether the task that a configuration names may differ between seeds: its function has a parameter `seed`.
+
+    Errors: ConfigError in one sentence when there is no such function; a file is executed, as by `load_task`.
+
+    Example:
+        >>> depends_on_seed("quadratic")
+        False
+    """
+    name, where, directory = _split(function)
+    with _importable(directory):
+        return "seed" in inspect.signature(_maker(function, name, where)).parameters
 
 
 def _split(function: str) -> tuple[str, Path | str, Path | None]:
@@ -216,6 +223,19 @@ def _importable(directory: Path | None) -> Iterator[None]:
     finally:
         if entry in sys.path:
             sys.path.remove(entry)
+
+
+def _maker(function: str, name: str, where: Path | str) -> Callable[..., Any]:
+    """Return the function of that name in a file or module; refuse anything else."""
+    module = _load_module(function, where)
+    maker = getattr(module, name, None)
+    if not inspect.isfunction(maker) and not (callable(maker) and not isinstance(maker, type)):
+        found = "there is none" if maker is None else f"it is a {type(maker).__name__}"
+        raise ConfigError(
+            f"task.function = {function!r}: {where} must have a function {name}, but {found}; "
+            f"functions there: {', '.join(_functions(module)) or 'none'}"
+        )
+    return maker
 
 
 def _load_module(function: str, where: Path | str) -> ModuleType:

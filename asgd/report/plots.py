@@ -41,7 +41,21 @@ class Plot:
     log_y: bool = False
 
 
-def draw(plot: Plot, folder: Path) -> list[Path]:
+@dataclass(frozen=True)
+class HeatMap:
+    """A table as a picture: values >= 1, the smaller the better, shaded by their logarithm and written into the cells;
+    infinite ones are left white.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float]]
+
+
+def draw(plot: Plot | HeatMap, folder: Path) -> list[Path]:
     """Draw a plot into `folder` as NAME.png and NAME.svg, and return the two paths.
 
     Example:
@@ -54,6 +68,8 @@ def draw(plot: Plot, folder: Path) -> list[Path]:
 
     # A fixed salt: the same data give the same file.
     with matplotlib.rc_context({"svg.hashsalt": "asgd", "font.size": 10}):
+        if isinstance(plot, HeatMap):
+            return _save(_heat_map(plot), plot.name, folder)
         figure, axes = pyplot.subplots(figsize=(7.5, 4.8), layout="constrained")
         bars = [line for line in plot.lines if line.style == "bars"]
         for index, line in enumerate(plot.lines):
@@ -75,13 +91,43 @@ def draw(plot: Plot, folder: Path) -> list[Path]:
             outside = len(plot.lines) > 5
             place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if outside else {"loc": "best"}
             axes.legend(frameon=False, fontsize=9, **place)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{plot.name}.{ending}" for ending in ("png", "svg")]
-        for path in paths:
-            metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-            figure.savefig(path, dpi=150, metadata=metadata)
-        pyplot.close(figure)
+        return _save(figure, plot.name, folder)
+
+
+def _save(figure: Any, name: str, folder: Path) -> list[Path]:
+    from matplotlib import pyplot
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{ending}" for ending in ("png", "svg")]
+    for path in paths:
+        metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+        figure.savefig(path, dpi=150, metadata=metadata)
+    pyplot.close(figure)
     return paths
+
+
+def _heat_map(plot: HeatMap) -> Any:
+    from matplotlib import pyplot
+    from matplotlib.colors import LogNorm
+
+    size = (max(7.5, 2.6 + 0.62 * len(plot.columns)), 1.7 + 0.3 * len(plot.rows))
+    figure, axes = pyplot.subplots(figsize=size, layout="constrained")
+    largest = max([2.0, *(value for row in plot.values for value in row if value < float("inf"))])
+    shown = [[value if value < float("inf") else float("nan") for value in row] for row in plot.values]
+    axes.imshow(shown, cmap="cividis_r", norm=LogNorm(1.0, largest), aspect="auto")
+    for i, row in enumerate(plot.values):
+        for j, value in enumerate(row):
+            dark = 1.0 < value < float("inf") and value > largest**0.5
+            text = f"{value:.2f}" if value < 10 else f"{value:.0f}" if value < float("inf") else "-"
+            weight = "bold" if value == 1.0 else "normal"
+            axes.text(
+                j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black", weight=weight
+            )
+    axes.set_xticks(range(len(plot.columns)), list(plot.columns), rotation=35, ha="right")
+    axes.set_yticks(range(len(plot.rows)), list(plot.rows))
+    axes.set_xlabel(plot.x_label)
+    axes.set_title(plot.title, fontsize=11, loc="left")
+    return figure
 
 
 def _draw_line(axes: Any, line: Line, index: int, bars: Sequence[Line]) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import os
 import selectors
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from asgd.config import Config
 from asgd.errors import AsgdError, ConfigError, Interrupted, RunError
 from asgd.run.channel import Channel
 from asgd.run.display import Display
+from asgd.run.processes import ending
 from asgd.run.signals import StopRequests
 from asgd.run.status import Status
 
@@ -86,7 +86,7 @@ class Cluster:
         self._hear_server()
         if self.server_status != 0 and self.error is None:
             self.error = RunError(
-                f"the server died: {_ending(self.server_status)} (see {self.path / 'logs' / 'server.log'}); "
+                f"the server died: {ending(self.server_status)} (see {self.path / 'logs' / 'server.log'}); "
                 f"`asgd train --resume --run-dir {self.path}` goes on from the last checkpoint, if there is one"
             )
         if self.error is not None:
@@ -159,7 +159,7 @@ class Cluster:
         self._hear_server()  # it says that it is ending before it dismisses the others
         if self.server_status is not None or (status == 0 and (self.training_over or process.role == "evaluator")):
             return
-        reason = event["error"] or _ending(status)
+        reason = event["error"] or ending(status)
         # What is wrong with the configuration or the task's code is wrong again after a restart.
         hopeless = event["error"] is not None and event["exit_status"] == ConfigError.exit_status
         restarts = self.restarts.get(process.worker, 0)  # the evaluator has number -1
@@ -207,11 +207,6 @@ def _readable(stream: Any, deadline: float) -> bool:
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         return bool(selector.select(max(0.0, deadline - time.monotonic())))
-
-
-def _ending(status: int) -> str:
-    """How a process ended."""
-    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"it exited with status {status}"
 
 
 def _error(event: dict[str, Any]) -> AsgdError:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import gc
 import os
 import select
@@ -36,11 +35,11 @@ import msgspec
 from asgd.config import load_config
 from asgd.errors import AsgdError
 from asgd.run.channel import Channel
+from asgd.run.processes import die_with
 from asgd.run.roles import Prepared, evaluator_role, prepare, server_role, worker_role
 from asgd.run.signals import StopRequests, stopping_by_signals
 
 GRACE_S = 10.0
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -74,7 +73,8 @@ class Launcher:
 
     def _child(self, role: str, worker: int, address: str, parent: int, writing: int) -> int:
         """Run a role in a fresh fork; returns its exit status after having written its last sentence to the pipe."""
-        _die_with(parent, signal.SIGTERM if role == "server" else signal.SIGKILL)
+        # Where the kernel can't do that, the server's silence ends a role.
+        die_with(parent, signal.SIGTERM if role == "server" else signal.SIGKILL)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
@@ -159,14 +159,6 @@ def _redirect(log: Path) -> None:
     os.dup2(file, 2)
     os.close(file)
     os.close(nothing)
-
-
-def _die_with(parent: int, number: int) -> None:
-    """Have the kernel send us a signal when the parent dies (Linux); elsewhere the server's silence ends a role."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _loop(launcher: Launcher, emit: Callable[[dict[str, Any]], None]) -> None:

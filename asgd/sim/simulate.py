@@ -1,9 +1,11 @@
-"""A run in virtual time: the configured core, task and speeds, into the same run directory as a real run's."""
+"""A run in virtual time: the configured core, task and speeds; in memory, or into a run directory as a real run's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import msgspec
 
 from asgd.config import Config
 from asgd.core.state import CANCELLED
@@ -14,7 +16,7 @@ from asgd.learn.task import Task
 from asgd.run.build import make_state
 from asgd.run.evaluations import Evaluations
 from asgd.run.files import reason_of
-from asgd.run.records import RunDirectory, Summary
+from asgd.run.records import MetricsRow, RunDirectory, Summary
 from asgd.run.saving import Saver
 from asgd.run.speeds import job_seconds
 from asgd.run.summary import summarise
@@ -64,6 +66,100 @@ def recorded_seconds(rows: Sequence[TraceRow]) -> dict[int, tuple[float, float]]
     return {row.job: (row.compute_s, row.wait_s) for row in rows if row.reason != CANCELLED}
 
 
+class Simulation:
+    """A run in virtual time, in memory; whoever wants a record of it takes its lines as they come.
+
+    Arguments: config, task: the run's; end_of_job: the speeds; seconds: what workers said of their jobs' times, see
+    `VirtualCluster`.
+    Attributes: state: the core, which an event `Stop` ends early; compute: the model and its optimizer; now_s: the
+    time.
+
+    Example:
+        >>> from asgd.config import load_config
+        >>> from asgd.learn.tasks import quadratic
+        >>> speeds = {"profile": "equal", "seconds": 1.0}
+        >>> config = load_config({"budget": {"versions": 8}, "cluster": {"num_workers": 2, "speeds": speeds}})
+        >>> Simulation(config, quadratic(dimension=4), emulated(config)).run().wall_s
+        4.0
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        task: Task,
+        end_of_job: EndOfJob,
+        seconds: Mapping[int, tuple[float, float]] | None = None,
+    ) -> None:
+        self.config, self._task, self._end_of_job, self._seconds = config, task, end_of_job, seconds or {}
+        self.state = make_state(config)
+        self.compute = TaskCompute(config, task)
+        self.now_s = 0.0
+
+    def run(
+        self,
+        on_row: Callable[[TraceRow], None] = lambda row: None,
+        on_metrics: Callable[[MetricsRow], None] = lambda row: None,
+        progress: Callable[[float, float], None] = lambda fraction, now_s: None,
+    ) -> Summary:
+        """Run to the end of the budget, once; returns the summary, also of a run that has diverged.
+
+        Arguments: on_row, on_metrics: take the lines of trace.jsonl and metrics.jsonl; progress: takes the used part
+        of the budget and the time.
+        """
+        state, compute = self.state, self.compute
+        evaluations = Evaluations(_evaluated_at_once(self.config), Path())
+        recent: list[float] = []
+
+        def hear_row(row: TraceRow) -> None:
+            on_row(row)
+            evaluations.heard_loss(row.loss)
+            if row.loss is not None:
+                recent.append(row.loss)
+                del recent[:-100]
+
+        def on_event(now_s: float) -> None:
+            if evaluations.keep_if_due(state, compute.flat.state_S, now_s):
+                evaluate_all()
+                progress(state.fraction_done(now_s), now_s)
+
+        def evaluate_all() -> None:
+            while (snapshot := evaluations.next_for(_ME, training=False)) is not None:
+                model = compute.evaluated(snapshot.read())
+                results = evaluate(self._task, model, self.config.evaluation.batch_size)
+                row = evaluations.result(_ME, snapshot.version, results)
+                assert row is not None
+                on_metrics(row)
+
+        on_event(0.0)
+        num_workers = self.config.cluster.num_workers
+        self.now_s = VirtualCluster(
+            state,
+            num_workers,
+            self._end_of_job,
+            compute,
+            on_row=hear_row,
+            on_event=on_event,
+            seconds=self._seconds,
+        ).run()
+        assert state.finished is not None
+        return summarise(
+            self.config,
+            state,
+            compute.flat,
+            state.finished,
+            evaluations.latest,
+            train_loss=sum(recent) / len(recent) if recent else None,
+            wall_s=self.now_s,
+        )
+
+
+def _evaluated_at_once(config: Config) -> Config:
+    """In virtual time an evaluation disturbs nobody: what waits for the end of a real run is evaluated at once."""
+    if config.evaluation.evaluate != "after":
+        return config
+    return msgspec.structs.replace(config, evaluation=msgspec.structs.replace(config.evaluation, evaluate="during"))
+
+
 def keep_lines(path: Path, lines: Sequence[str]) -> None:
     """Write what a simulation tells of itself into the run's logs/, as the server does; nothing without lines."""
     if not lines:
@@ -87,60 +183,17 @@ def simulate_into(
     """Simulate a run into its directory, which has its config.toml already; returns the summary.
 
     Arguments: config, task: the run's; end_of_job: the speeds; progress: takes the used part of the budget and the
-    time; seconds: what workers said of their jobs' times, see `VirtualCluster`.
+    time; seconds: what workers said of their jobs' times.
+    Errors: RunError, one sentence, for a run that has diverged, after its files were written.
     """
     with RunDirectory.open(path, mode="write") as directory:
         directory.next_incarnation()
-        state = make_state(config)
-        compute = TaskCompute(config, task)
-        evaluations = Evaluations(config, directory.path / "snapshots")
+        simulation = Simulation(config, task, end_of_job, seconds)
+        summary = simulation.run(directory.append_trace, directory.append_metrics, progress)
         saver = Saver(config, directory, directory.notes.append)
-        recent: list[float] = []
-
-        def on_row(row: TraceRow) -> None:
-            directory.append_trace(row)
-            evaluations.heard_loss(row.loss)
-            if row.loss is not None:
-                recent.append(row.loss)
-                del recent[:-100]
-
-        def on_event(now_s: float) -> None:
-            if evaluations.keep_if_due(state, compute.flat.state_S, now_s):
-                _evaluate_all()
-                progress(state.fraction_done(now_s), now_s)
-
-        def _evaluate_all() -> None:
-            while (snapshot := evaluations.next_for(_ME, training=False)) is not None:
-                results = evaluate(task, compute.evaluated(snapshot.read()), config.evaluation.batch_size)
-                row = evaluations.result(_ME, snapshot.version, results)
-                assert row is not None
-                directory.append_metrics(row)
-
-        on_event(0.0)
-        try:
-            now_s = VirtualCluster(
-                state,
-                config.cluster.num_workers,
-                end_of_job,
-                compute,
-                on_row=on_row,
-                on_event=on_event,
-                seconds=seconds or {},
-            ).run()
-            assert state.finished is not None
-            saver.save_last(state, compute.update, compute.flat, now_s)
-        finally:
-            saver.close()
-        summary = summarise(
-            config,
-            state,
-            compute.flat,
-            state.finished,
-            evaluations.latest,
-            train_loss=sum(recent) / len(recent) if recent else None,
-            wall_s=now_s,
-        )
+        saver.save_last(simulation.state, simulation.compute.update, simulation.compute.flat, simulation.now_s)
         directory.write_summary(summary)
-    if state.finished.failed:
-        raise RunError(f"{state.finished.reason}; the run is in {path}")
+    finish = simulation.state.finished
+    if finish is not None and finish.failed:
+        raise RunError(f"{finish.reason}; the run is in {path}")
     return summary

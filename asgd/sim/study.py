@@ -96,18 +96,6 @@ def tuned(step_sizes_E: Sequence[float], needed_ER: Floats) -> Tuned:
     return Tuned(step_sizes_E[best], needed_ER[best], best in (0, len(step_sizes_E) - 1))
 
 
-def grid(low: float, high: float, per_octave: int = 3) -> list[float]:
-    """The step sizes 2^(k / per_octave) from low to high, rising.
-
-    Example:
-        >>> [round(step_size, 3) for step_size in grid(0.5, 2.0, 1)]
-        [0.5, 1.0, 2.0]
-    """
-    first = int(np.ceil(per_octave * np.log2(low) - 1e-9))
-    last = int(np.floor(per_octave * np.log2(high) + 1e-9))
-    return [2.0 ** (k / per_octave) for k in range(first, last + 1)]
-
-
 def study_config(
     method: str = "asynchronous",
     num_workers: int = 1,

@@ -10,7 +10,7 @@ from torch import nn
 
 from asgd.errors import ConfigError
 from asgd.learn import task as task_module
-from asgd.learn.task import Data, Task, TensorData, load_task
+from asgd.learn.task import Data, Task, TensorData, depends_on_seed, load_task
 
 GOOD = """
 from __future__ import annotations
@@ -231,3 +231,11 @@ def test_a_task_refuses_a_field_of_the_wrong_kind(field: str, value: object) -> 
     Task(**fields)  # as it is, it is accepted
     with pytest.raises(ConfigError, match=field.removesuffix("s")):
         Task(**{**fields, field: value})
+
+
+def test_whether_a_task_depends_on_the_runs_seed(tmp_path):
+    (tmp_path / "mine.py").write_text("def fixed(width=1): ...\ndef drawn(*, seed): ...\n")
+    assert not depends_on_seed(f"{tmp_path / 'mine.py'}:fixed")
+    assert depends_on_seed(f"{tmp_path / 'mine.py'}:drawn")
+    with pytest.raises(ConfigError, match="must have a function other, but there is none"):
+        depends_on_seed(f"{tmp_path / 'mine.py'}:other")

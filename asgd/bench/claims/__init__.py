@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from asgd.bench.claims import delays, stability
+from asgd.bench.claims import delays, heterogeneous, queueing, race, stability
 from asgd.bench.claims.effort import Effort
 from asgd.bench.claims.outcome import Outcome
 from asgd.errors import ConfigError
@@ -35,7 +35,12 @@ def _adaptive(effort: Effort) -> Outcome:
 CLAIMS: dict[int, Claim] = {
     2: Claim("constant step: the cost of a growing largest delay", "Theorem 6", _constant),
     3: Claim("delay-adaptive step: no cost of a growing largest delay", "Theorem 8", _adaptive),
+    5: Claim(
+        "different data: average delays count, delay-adaptive steps are biased", "Theorem 10", heterogeneous.check
+    ),
+    6: Claim("fewer seconds per gradient than mini-batch", "Lemma 11", queueing.check),
     7: Claim("stability limit for equal speeds", "classical; constant delay n - 1", stability.check),
+    8: Claim("who wins where", "methods since 2016; optimal time of arXiv:2305.12387", race.check),
 }
 
 

@@ -14,10 +14,11 @@ from asgd.bench.claims.outcome import Measured, Outcome, Row, judge
 from asgd.bench.claims.statistics import exponent
 from asgd.report.plots import Line, Plot
 from asgd.sim.problems import Problem, diagonal, log_spaced
-from asgd.sim.study import Curve, grid, run_study, study_config, until_mean_below
+from asgd.sim.study import Curve, run_study, study_config, until_mean_below
+from asgd.sim.tune import octaves
 
 NUM_WORKERS = 8
-GRID = grid(2**-8, 2.0, 3)
+GRID = octaves(2**-8, 2.0)
 PROBLEMS = {"quadratic": 3e-3, "waves": 1e-2}  # eps in units of ||grad f(x_0)||^2
 UPDATES = 20_000  # at most, for a step size of the grid
 
@@ -99,7 +100,7 @@ class Setting(NamedTuple):
 def measure(problem: str, order: str, delays: Sequence[int], seeds: Sequence[int]) -> Setting:
     """Run one order on one problem with every D, constant and delay-adaptive."""
     against_one = order == "adversary"
-    step_sizes, seeds = (grid(2**-5, 2.0, 2), seeds[:1]) if against_one else (GRID, seeds)
+    step_sizes, seeds = (octaves(2**-5, 2.0, 2), seeds[:1]) if against_one else (GRID, seeds)
     theorem, tuned, largest, tuned_stays, adaptive, adaptive_stays, constant_stays = ([] for _ in range(7))
     fixed = 0
     for place, max_delay in enumerate(delays):
@@ -186,8 +187,8 @@ def check_adaptive(settings: Sequence[Setting]) -> Outcome:
             rows.append(Row(f"{at}: until it stays below eps, {rule}", "", seen, "finding"))
     finding = (
         f"At one step size the exponents of the updates to eps in tau_max are {min(exponents):.2f} to "
-        f"{max(exponents):.2f}: no growth. A constant step of the same size needs more and more updates until the gradient stays small, or "
-        "never gets there."
+        f"{max(exponents):.2f}: no growth. A constant step of the same size needs more and more updates until the "
+        "gradient stays small, or never gets there."
     )
     return Outcome(rows, finding, [_plot_adaptive(settings, "quadratic")])
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from asgd.report.plots import Plot
+from asgd.report.plots import HeatMap, Plot
 
 # "holds" and "does not hold" are of a prediction; a "finding" is a measurement that nothing was claimed of.
 Verdict = Literal["holds", "does not hold", "finding"]
@@ -45,7 +45,7 @@ class Outcome:
 
     rows: Sequence[Row]
     finding: str
-    plots: Sequence[Plot] = field(default_factory=tuple)
+    plots: Sequence[Plot | HeatMap] = field(default_factory=tuple)
 
     @property
     def verdict(self) -> Verdict:

@@ -1,0 +1,190 @@
+"""The published least-squares setting on real processes: 40 workers, 32,000 computed gradients, tuned step sizes.
+
+Every method's step size is tuned on the grid 2^(k/3): first in virtual time, then on real processes from the best one
+on, neighbour by neighbour, until neither neighbour is better; the best one is then run with further seeds.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from rich.table import Table
+
+from asgd.api import train
+from asgd.config import Config, load_config
+from asgd.errors import RunError
+from asgd.run.result import Run
+from asgd.sim.tune import octaves, tune
+
+METRIC = "suboptimality"
+LAST = 0.1  # the share of the budget at its end that the score is a mean over
+VIRTUAL_SPEEDS = ["cluster.speeds.profile=exponential", "cluster.speeds.seconds=1.0"]
+GRID = octaves(2**-6, 2**5)
+
+CONTENDERS: dict[str, list[str]] = {
+    "mini-batch": ["method.name=minibatch"],
+    "asynchronous, constant": ["method.name=asynchronous", "method.rule=constant"],
+    "asynchronous, scale": ["method.name=asynchronous", "method.rule=scale"],
+    "THROTTLE, q = 1.1": ["method.name=throttle", "method.options={q = 1.1}"],
+    "THROTTLE, q = 1.5": ["method.name=throttle", "method.options={q = 1.5}"],
+    "Ringmaster, R = 40": ["method.name=ringmaster", "method.options={R = 40}"],
+    "Rennala, S = 10": ["method.name=rennala", "method.options={batch = 10}"],
+    "m-synchronous, m = 20": ["method.name=m_synchronous", "method.options={m = 20}"],
+    "Rescaled": ["method.name=rescaled", "method.rule=constant"],
+    "FedBuff, K = 10": ["method.name=fedbuff", "method.options={buffer = 10}"],
+    "Ringleader": ["method.name=ringleader"],
+}
+# THROTTLE (2026): mean of F - F* over the last 10%, and the tuned step size.
+PUBLISHED = {
+    "mini-batch": (3.46e-3, 0.198),
+    "asynchronous, constant": (1.37e-4, 0.5),
+    "THROTTLE, q = 1.1": (7.1e-6, 1.587),
+    "THROTTLE, q = 1.5": (2.6e-6, 3.175),
+}
+
+
+class Score(NamedTuple):
+    """The mean of F - F* over the last tenth of the budget: `answered` counts the gradients that arrived, used or not;
+    `given` counts the cancelled jobs too, whether or not their worker had begun them.
+    """
+
+    answered: float
+    given: float
+
+
+class Result(NamedTuple):
+    """A contender's best step size with its scores by seed, and all that was tried on real processes."""
+
+    step_size: float
+    scores: list[Score]
+    tried: dict[float, float]
+    virtual_step_size: float
+    gradients_per_s: float
+    cancelled: int
+
+
+def score_of(run: Run, gradients: int) -> Score:
+    """The scores of a run of at least `gradients` gradients."""
+    answered_at, given_at = {0: 0}, {0: 0}  # version -> gradients when it was reached
+    answered = 0
+    for given, row in enumerate(run.trace, start=1):
+        answered += row.samples > 0
+        if row.steps:
+            answered_at[row.version + 1], given_at[row.version + 1] = answered, given
+
+    def mean(at: dict[int, int]) -> float:
+        low = (1 - LAST) * gradients
+        values = [row.results[METRIC] for row in run.metrics if low <= at[row.version] <= gradients]
+        finite = [value for value in values if value is not None]
+        return sum(finite) / len(finite) if finite and len(finite) == len(values) else float("inf")
+
+    return Score(mean(answered_at), mean(given_at))
+
+
+def run_real(config: Config, overrides: Sequence[str]) -> tuple[Score, Run | None]:
+    """One run on real processes, into a directory that is removed; infinite scores when it diverged."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            run = train(config, overrides, run_dir=Path(folder) / "run")
+        except RunError as error:
+            if "diverged" not in str(error):
+                raise
+            return Score(float("inf"), float("inf")), None
+        score = score_of(run, config.budget.gradients)
+        _ = run.summary  # read while it is there
+        return score, run
+
+
+def measure(
+    config: Config, overrides: Sequence[str], seeds: int, say: Callable[[str], None], jobs: int | None = None
+) -> Result:
+    """Tune a contender in virtual time and then on real processes; run its best step size with all seeds."""
+    virtual = tune(config, [*overrides, *VIRTUAL_SPEEDS], step_sizes=GRID, seeds=1, metric=METRIC, jobs=jobs)
+    assert virtual.best is not None
+    start = GRID.index(float(virtual.best.values["method.step_size"]))
+    tried: dict[int, Score] = {}
+    runs: dict[int, Run | None] = {}
+
+    def at(place: int) -> float:
+        if not 0 <= place < len(GRID):
+            return float("inf")
+        if place not in tried:
+            tried[place], runs[place] = run_real(config, [*overrides, f"method.step_size={GRID[place]}"])
+            say(f"  step size {GRID[place]:.4g}: {tried[place].answered:.3g}")
+        return tried[place].answered
+
+    best = start
+    while True:
+        better = min((best - 1, best + 1), key=at)
+        if not at(better) < at(best):
+            break
+        best = better
+    scores = [tried[best]]
+    for seed in range(1, seeds):
+        more = [*overrides, f"method.step_size={GRID[best]}", f"seed={config.seed + seed}"]
+        scores.append(run_real(config, more)[0])
+    kept = runs[best]
+    return Result(
+        GRID[best],
+        scores,
+        {GRID[place]: score.answered for place, score in sorted(tried.items())},
+        GRID[start],
+        kept.summary.arrivals / kept.summary.wall_s if kept else float("nan"),
+        sum(row.samples == 0 for row in kept.trace) if kept else 0,
+    )
+
+
+def run(path: Path, say: Callable[[str], None], seeds: int = 3, only: Sequence[str] = ()) -> dict[str, Result]:
+    """All contenders, or `only` those; `path`: the configuration of the setting."""
+    config = load_config(path)
+    results = {}
+    for name, overrides in CONTENDERS.items():
+        if not only or name in only:
+            say(f"{name} ...")
+            results[name] = measure(config, overrides, seeds, say)
+    return results
+
+
+def to_dict(results: dict[str, Result]) -> dict[str, Any]:
+    """Plain values: a result by contender, beside what was published."""
+    return {
+        name: {
+            **result._asdict(),
+            "scores": [score._asdict() for score in result.scores],
+            "tried": {f"{step_size:.6g}": value for step_size, value in result.tried.items()},
+            "published": PUBLISHED.get(name),
+        }
+        for name, result in results.items()
+    }
+
+
+def table(results: dict[str, Result]) -> Table:
+    """The results beside the published ones."""
+    shown = Table(title="least squares, 40 workers: mean of F - F* over the last 10% (median of the seeds)")
+    for column in ("method", "step size", "F - F*", "cancelled counted", "published (step size)", "gradients/s"):
+        shown.add_column(column)
+    for name, result in results.items():
+        published = PUBLISHED.get(name)
+        shown.add_row(
+            name,
+            f"{result.step_size:.4g}",
+            _of_seeds([score.answered for score in result.scores]),
+            _of_seeds([score.given for score in result.scores]) if result.cancelled else "the same",
+            f"{published[0]:.3g} ({published[1]:g})" if published else "",
+            f"{result.gradients_per_s:,.0f}",
+        )
+    return shown
+
+
+def _of_seeds(values: list[float]) -> str:
+    ordered = sorted(values)
+    return f"{ordered[len(ordered) // 2]:.3g} ({ordered[0]:.2g} to {ordered[-1]:.2g})"
+
+
+def encode(results: dict[str, Result]) -> bytes:
+    """The JSON text of a result file."""
+    return msgspec.json.format(msgspec.json.encode(to_dict(results)), indent=1) + b"\n"
