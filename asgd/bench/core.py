@@ -172,7 +172,7 @@ def _measure(method: str, rule: str, num_workers: int, arrivals: int) -> float:
     began_s = time.process_time()
     while state.finished is None:
         worker, job, version = workers.next()
-        workers.take(state.handle(Arrival(worker, job, version, 1.0, 32, 0.01, 1.0)))
+        workers.take(state.handle(Arrival(worker, job, version, 1.0, 32, 0.01, 1.0, distance=1.0)))
     seconds = time.process_time() - began_s
     state.validate()
     return seconds / arrivals

@@ -23,7 +23,7 @@ from asgd.sim.tune import octaves, tune
 METRIC = "suboptimality"
 LAST = 0.1  # the share of the budget at its end that the score is a mean over
 VIRTUAL_SPEEDS = ["cluster.speeds.profile=exponential", "cluster.speeds.seconds=1.0"]
-GRID = octaves(2**-6, 2**5)
+GRID = octaves(2**-5, 2**5)
 
 CONTENDERS: dict[str, list[str]] = {
     "mini-batch": ["method.name=minibatch"],
@@ -103,7 +103,7 @@ def measure(
     config: Config, overrides: Sequence[str], seeds: int, say: Callable[[str], None], jobs: int | None = None
 ) -> Result:
     """Tune a contender in virtual time and then on real processes; run its best step size with all seeds."""
-    virtual = tune(config, [*overrides, *VIRTUAL_SPEEDS], step_sizes=GRID, seeds=1, metric=METRIC, jobs=jobs)
+    virtual = tune(config, [*overrides, *VIRTUAL_SPEEDS], step_sizes=GRID[::3], seeds=1, metric=METRIC, jobs=jobs)
     assert virtual.best is not None
     start = GRID.index(float(virtual.best.values["method.step_size"]))
     tried: dict[int, Score] = {}

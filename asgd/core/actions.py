@@ -23,15 +23,44 @@ class StepSize(NamedTuple):
     value: float
 
 
+class Compensate(NamedTuple):
+    """Correct a stale gradient g for what the model has moved: g <- g + lambda * g * g * (x - x_read), elementwise.
+
+    x_read are the parameters that the job was given. lambda = `strength`; with `decay` m it is strength /
+    sqrt(mean_square + eps), where first mean_square <- m mean_square + (1 - m) g * g, from 0 on.
+    """
+
+    strength: float
+    decay: float | None
+    eps: float
+
+
+class DivideByGap(NamedTuple):
+    """Shorten a stale gradient g where the model has moved far: g <- g / (1 + |x - x_read| / C), elementwise.
+
+    C = longest_step * (sqrt(mean_square / (1 - m^k)) + eps), where first mean_square <- m mean_square + (1 - m) v * v,
+    for the k-th time, from 0 on; m = `decay`, v = the momentum buffer, or g without momentum.
+    """
+
+    longest_step: float
+    decay: float
+    eps: float
+
+
+Correction = Compensate | DivideByGap
+
+
 class Apply(NamedTuple):
     """x <- x - step_size.value * (the arrival's gradient), through the optimizer; the version grows by one.
 
-    `clip`: the norm that the gradient is shortened to before, None for as it is.
+    `clip`: the norm that the gradient is shortened to before, None for as it is; `correction`: what is done to the
+    gradient first, None for nothing.
     """
 
     step_size: StepSize
     buffer_weight: float
     clip: float | None = None
+    correction: Correction | None = None
 
 
 class Mix(NamedTuple):

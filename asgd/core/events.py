@@ -35,7 +35,8 @@ class Arrival(NamedTuple):
 
     `version` is the version that the worker says it computed at; `finite` is whether every number of the gradient and
     the loss is finite (only the caller can see the tensor); `wait_s` is the time that the worker waited out to
-    emulate a slower machine.
+    emulate a slower machine; `distance` is ||x_t - x_{t - tau}||, from the parameters now to those that the job was
+    given, where the method needs it.
     """
 
     worker: int
@@ -47,6 +48,7 @@ class Arrival(NamedTuple):
     now_s: float
     wait_s: float = 0.0
     finite: bool = True
+    distance: float | None = None
 
 
 class Tick(NamedTuple):

@@ -30,7 +30,8 @@ from asgd.core.events import Arrival, Begin, Event, Join, Leave, Resume, Stop, T
 from asgd.core.ledger import Job, Ledger
 from asgd.core.methods.base import Answer, Decision, Method, UseAccumulate, UseApply, UseMix, UseNot, UseStore
 from asgd.core.schedules import Schedule
-from asgd.core.step_rules import Rule, takes_version
+from asgd.core.step_rules import Rule, takes
+from asgd.core.step_sums import StepSums
 from asgd.core.trace import TraceRow
 from asgd.errors import ConfigError
 
@@ -88,7 +89,9 @@ class ServerState:
             raise ConfigError(f"schedule.over = {schedule_over!r}: allowed: versions, samples")
         self.method = method
         self.rule = rule
-        self._rule_takes_version = takes_version(rule)
+        self._rule_takes_version = takes(rule, "version")
+        self._step_sums = StepSums() if takes(rule, "steps_since_read") else None
+        self._steps_since_read = 0.0  # of the job whose arrival is being handled
         self.schedule = schedule
         self.budget = budget
         self.expected_workers = expected_workers
@@ -158,6 +161,10 @@ class ServerState:
             base = self.schedule(ledger.version, 1)
         if self._rule_takes_version:
             return StepSize(base, self.rule(base, delay, ledger.max_concurrency, version=ledger.version))
+        if self._step_sums is not None:
+            # Methods ask for the delay of the job being handled, or for 0: what was computed at this version.
+            since = self._steps_since_read if delay else 0.0
+            return StepSize(base, self.rule(base, delay, ledger.max_concurrency, steps_since_read=since))
         return StepSize(base, self.rule(base, delay, ledger.max_concurrency))
 
     # The one way in.
@@ -198,7 +205,7 @@ class ServerState:
             actions.append(Refuse(event.worker, event.job, refusal))
             return
         concurrency = len(ledger.outstanding)
-        job, delay = ledger.take(event.job)
+        job, delay = self._take(event.job)
         finite = event.finite and isfinite(event.loss)
         if finite:
             self._not_finite_in_a_row = 0
@@ -209,7 +216,8 @@ class ServerState:
         self.gradients += 1
         self.samples += event.samples
         seconds = event.compute_s + event.wait_s
-        answer = Answer(event.worker, event.job, delay, event.samples, None if finite else NOT_FINITE, seconds)
+        refusal = None if finite else NOT_FINITE
+        answer = Answer(event.worker, event.job, delay, event.samples, refusal, seconds, event.distance)
         decision = self.method.arrived(self, answer)
         if not finite and not isinstance(decision.use, UseNot):
             raise ValueError(f"method {self.method.name} uses a gradient that is not finite: {decision}")
@@ -228,14 +236,20 @@ class ServerState:
                 f"diverged: the last {self._not_finite_in_a_row} gradients were not finite", actions, failed=True
             )
 
+    def _take(self, number: int) -> tuple[Job, int]:
+        """Remove an outstanding job; returns it with its delay."""
+        if self._step_sums is not None:
+            self._steps_since_read = self._step_sums.ended(number)
+        return self.ledger.take(number)
+
     def _use(self, decision: Decision, worker: int) -> tuple[str, str | None, StepSize | None, Action | None]:
         """What is recorded of the use of a gradient (action, reason, step size), and the action that carries it out."""
         # Weight 1/tau_C: each worker's statistics enter as one of tau_C, and a single worker's replace the old ones.
         weight = 1.0 / self.ledger.max_concurrency
         match decision.use:
-            case UseApply(size, clip) if decision.step is None:
+            case UseApply(size, clip, correction) if decision.step is None:
                 self.ledger.add_weight(worker, size.value)
-                return "apply", None, size, Apply(size, weight, clip)
+                return "apply", None, size, Apply(size, weight, clip, correction)
             case UseMix(share) if decision.step is None:
                 self.ledger.add_weight(worker, share)
                 return "apply", None, StepSize(share, share), Mix(share, weight)
@@ -270,7 +284,7 @@ class ServerState:
 
     def _lose(self, number: int, reason: str, now_s: float, actions: list[Action]) -> None:
         concurrency = self.ledger.concurrency
-        job, age = self.ledger.take(number)
+        job, age = self._take(number)
         self.ledger.count_lost(job.worker, age)
         decision = self.method.lost(self, job.worker, number)
         if decision.use is not None:
@@ -300,6 +314,8 @@ class ServerState:
         version = self.ledger.version
         if step_size is not None:
             self.ledger.advance(concurrency)
+            if self._step_sums is not None:
+                self._step_sums.stepped(step_size.value)
             self._samples_at_update, self._accumulated = self.samples, 0
         row = TraceRow(
             arrival=self.rows,
@@ -318,6 +334,7 @@ class ServerState:
             samples=event.samples,
             compute_s=event.compute_s,
             wait_s=event.wait_s,
+            distance=event.distance if event.distance is not None and isfinite(event.distance) else None,
         )
         self.rows += 1
         actions.append(Record(row))
@@ -329,7 +346,7 @@ class ServerState:
 
     def _cancel(self, number: int, now_s: float, actions: list[Action]) -> None:
         concurrency = self.ledger.concurrency
-        job, age = self.ledger.take(number)
+        job, age = self._take(number)
         self.ledger.count_discarded(job.worker, age)
         self.cancelled += 1
         actions.append(Cancel(job.worker, number))
@@ -348,6 +365,8 @@ class ServerState:
                     f"method {self.method.name} gives worker {worker} more than {self.jobs_per_worker} jobs"
                 )
             job = ledger.give(worker)
+            if self._step_sums is not None:
+                self._step_sums.given(job.job)
             actions.append(Assign(worker, job.job, job.read_version))
 
     def _tick(self, event: Arrival | Tick, actions: list[Action]) -> None:
@@ -393,6 +412,7 @@ class ServerState:
         return {
             "ledger": self.ledger.to_dict(),
             "method": self.method.state(),
+            "step_sums": None if self._step_sums is None else self._step_sums.to_dict(),
             "samples": self.samples,
             "gradients": self.gradients,
             "rows": self.rows,
@@ -410,6 +430,8 @@ class ServerState:
         self.ledger = Ledger.from_dict(plain["ledger"])
         self.ledger.next_job = max(self.ledger.next_job, first_job)
         self.method.restore(plain["method"])
+        if self._step_sums is not None:
+            self._step_sums.restore(plain["step_sums"])
         self.samples, self.gradients = plain["samples"], plain["gradients"]
         self.rows, self.refused, self.cancelled = plain["rows"], plain["refused"], plain["cancelled"]
         self._samples_at_update, self._accumulated = plain["samples_at_update"], plain["accumulated"]

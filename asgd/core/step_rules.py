@@ -6,9 +6,11 @@ Each rule is a pure function `rule(step_size, delay, concurrency, **options) -> 
     delay        tau >= 0, updates between the version that the gradient was computed at and the version that it meets
     concurrency  tau_C >= 1, the largest number of jobs outstanding at once so far in the run
 
-It returns eta_t; 0 means that the gradient is to be dropped. A rule with a keyword `version` also gets t, the updates
-so far (that is no option). References: "Koloskova 2022" is Koloskova, Stich, Jaggi, arXiv:2206.08307. To add a rule:
-write the function here, add it to RULES, and one row to the table in tests/core/test_step_rules.py.
+It returns eta_t; 0 means that the gradient is to be dropped. Two keywords are no options but given with each call to
+the rules that have them: `version` is t, the updates so far; `steps_since_read` is the sum of the step sizes of the
+updates since the version that the gradient was computed at (a rule has one of them at most). References: "Koloskova
+2022" is Koloskova, Stich, Jaggi, arXiv:2206.08307. To add a rule: write the function here, add it to RULES, and one row
+to the table in tests/core/test_step_rules.py.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from math import sqrt
 
 from asgd.errors import ConfigError
 
-Rule = Callable[..., float]  # (step_size, delay, concurrency), and version=... where `takes_version` says so
+Rule = Callable[..., float]  # (step_size, delay, concurrency), and the keyword of GIVEN that `takes` says
 
 
 def constant(step_size: float, delay: int, concurrency: int) -> float:
@@ -141,6 +143,55 @@ def adadelay(step_size: float, delay: int, concurrency: int, *, c: float = 0.1, 
     return step_size / (1.0 + c * sqrt(version + delay))
 
 
+# Equal delays end on equality of both sides, in exact arithmetic: the rounding of a division mustn't drop them all.
+_ROUNDING = 1e-9
+
+
+def wu_adaptive_1(
+    step_size: float, delay: int, concurrency: int, *, alpha: float = 0.9, steps_since_read: float = 0.0
+) -> float:
+    """A fixed share of what is left of the step size after the steps taken since the gradient's version.
+
+    Formula: gamma_k = alpha max(gamma' - sum_{t = k - tau_k}^{k - 1} gamma_t, 0), gamma' = `step_size`. The steps from
+    a gradient's version to its own add up to gamma' at most, however long the delays: no bound on them is needed. The
+    theory's gamma' is h/L with 0 < h < 1. With constant delay tau the steps settle at gamma' alpha / (1 + alpha tau),
+    so choose `step_size` about tau + 1 times as large as for the other rules. A gradient that finds nothing left is
+    dropped.
+
+    Args:
+        alpha: in (0, 1]; the paper has alpha < 1.
+
+    Example:
+        >>> wu_adaptive_1(0.5, delay=3, concurrency=4, steps_since_read=0.25)
+        0.225
+
+    Reference: Wu, Magnusson, Feyzmahdavian, Johansson, "Delay-adaptive step-sizes for asynchronous learning",
+    arXiv:2202.08550, Adaptive 1. Read: abstract and a summary; the formula is not checked against the paper itself.
+    Theirs are step sizes of aggregated-gradient (PIAG) and block-coordinate methods; here they weigh single gradients.
+    """
+    return alpha * max(step_size - steps_since_read, 0.0)
+
+
+def wu_adaptive_2(step_size: float, delay: int, concurrency: int, *, steps_since_read: float = 0.0) -> float:
+    """The step size divided by the delay plus one, where that much is left; otherwise the gradient is dropped.
+
+    Formula: gamma_k = gamma' / (tau_k + 1) if that is at most gamma' - sum_{t = k - tau_k}^{k - 1} gamma_t, else 0;
+    gamma' = `step_size`. Bounds and choice of gamma' are those of `wu_adaptive_1`.
+
+    Example:
+        >>> wu_adaptive_2(0.5, delay=3, concurrency=4, steps_since_read=0.25)
+        0.125
+        >>> wu_adaptive_2(0.5, delay=3, concurrency=4, steps_since_read=0.4)
+        0.0
+
+    Reference: Wu, Magnusson, Feyzmahdavian, Johansson, arXiv:2202.08550, Adaptive 2; what was read of it is said in
+    `wu_adaptive_1`. Equality is taken with a relative
+    tolerance of 1e-9: it is where constant delays lead, and rounding would decide.
+    """
+    share = step_size / (delay + 1)
+    return share if share <= (step_size - steps_since_read) * (1.0 + _ROUNDING) else 0.0
+
+
 RULES: dict[str, Callable[..., float]] = {
     "constant": constant,
     "scale": scale,
@@ -149,6 +200,8 @@ RULES: dict[str, Callable[..., float]] = {
     "staleness_aware": staleness_aware,
     "mishchenko": mishchenko,
     "adadelay": adadelay,
+    "wu_adaptive_1": wu_adaptive_1,
+    "wu_adaptive_2": wu_adaptive_2,
 }
 # What an option may be: the smallest allowed value, and whether that value itself is allowed.
 _LOWEST: dict[str, tuple[float, bool]] = {
@@ -156,8 +209,10 @@ _LOWEST: dict[str, tuple[float, bool]] = {
     "k": (1.0, True),
     "num_workers": (1.0, True),
     "c": (0.0, False),
+    "alpha": (0.0, False),
 }
-_GIVEN = "version"  # the keyword that is no option: whoever calls the rule gives it
+_HIGHEST = {"alpha": 1.0}
+GIVEN = ("version", "steps_since_read")  # the keywords that are no options: whoever calls the rule gives them
 
 
 def make_rule(name: str, options: Mapping[str, object] | None = None) -> Rule:
@@ -178,15 +233,18 @@ def make_rule(name: str, options: Mapping[str, object] | None = None) -> Rule:
         raise ConfigError(f"method.rule = {name!r}: there is no such step-size rule; allowed: {', '.join(RULES)}")
     rule = RULES[name]
     keywords = [p for p in inspect.signature(rule).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    parameters = {p.name: p for p in keywords if p.name != _GIVEN}
+    parameters = {p.name: p for p in keywords if p.name not in GIVEN}
     for key, value in options.items():
         if key not in parameters:
             allowed = ", ".join(parameters) or "none"
             raise ConfigError(f"method.rule_options.{key}: rule {name!r} has no such option; allowed: {allowed}")
         lowest, inclusive = _LOWEST[key]
         number = isinstance(value, int | float) and not isinstance(value, bool) and value < float("inf")
-        if not number or not (value > lowest or (inclusive and value == lowest)):  # type: ignore[operator]
+        highest = _HIGHEST.get(key, float("inf"))
+        low_enough = number and value <= highest  # type: ignore[operator]
+        if not low_enough or not (value > lowest or (inclusive and value == lowest)):  # type: ignore[operator]
             bound = f"{'at least' if inclusive else 'above'} {lowest:g}"
+            bound += f" and at most {highest:g}" if key in _HIGHEST else ""
             raise ConfigError(f"method.rule_options.{key} = {value!r}: allowed is a finite number {bound}")
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in options:
@@ -194,11 +252,11 @@ def make_rule(name: str, options: Mapping[str, object] | None = None) -> Rule:
     return partial(rule, **options) if options else rule
 
 
-def takes_version(rule: Rule) -> bool:
-    """Whether the rule is to be called with the keyword `version`, the updates so far.
+def takes(rule: Rule, keyword: str) -> bool:
+    """Whether the rule is to be called with this keyword of GIVEN.
 
     Example:
-        >>> takes_version(make_rule("adadelay", {"c": 1})), takes_version(constant)
+        >>> takes(make_rule("adadelay", {"c": 1}), "version"), takes(constant, "version")
         (True, False)
     """
-    return _GIVEN in inspect.signature(rule).parameters
+    return keyword in inspect.signature(rule).parameters

@@ -30,6 +30,8 @@ class TraceRow:
         samples: samples in the job's batch, >= 0 (0 for a lost job).
         compute_s: seconds the worker really computed.
         wait_s: seconds the worker waited on top to emulate a slower machine.
+        distance: Euclidean norm of the parameters at the arrival minus those that the job was given; None where the
+            method doesn't ask for it.
 
     Example:
         >>> row = TraceRow(arrival=0, time_s=0.1, worker=0, job=0, read_version=0, version=0, delay=0, concurrency=1,
@@ -57,3 +59,4 @@ class TraceRow:
     samples: int
     compute_s: float
     wait_s: float
+    distance: float | None = None

@@ -20,13 +20,10 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from asgd.errors import ConfigError
+from asgd.learn.corrections import BLOCK, Corrections
 from asgd.learn.flat import Layout, aligned_zeros
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
-# A fresh vector of parameter size costs more in page faults than the whole step. Block by block, torch.optim's
-# temporaries are small enough to be reused by the allocator, and what one operation writes the next finds in the cache.
-BLOCK = 1 << 17
-
 Kernel = Callable[[Tensor, Tensor, list[Tensor]], None]
 
 
@@ -103,6 +100,7 @@ class Update:
         self._state_P = {name: aligned_zeros(self._size_P) for name in names}
         self._slots_P: dict[int, Tensor] = {}
         self._sum_P: Tensor | None = None  # of several slots, made when it is first needed
+        self.corrections = Corrections(self._params_P, self._state_P.get("momentum"))
         self._filled: set[int] = set()  # the others are zero, whatever their memory still holds
         self._steps = 0
 
@@ -181,12 +179,15 @@ class Update:
             self._buffers.lerp_(buffers, weight)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the optimizer's vectors and the filled slots, not copied: with `scalars`, all that a resume needs."""
-        return {**self._state_P, **{f"slot_{slot}": self._slots_P[slot] for slot in sorted(self._filled)}}
+        """Return the optimizer's vectors, the filled slots and what corrections keep, not copied: with `scalars`, all
+        that a resume needs.
+        """
+        slots = {f"slot_{slot}": self._slots_P[slot] for slot in sorted(self._filled)}
+        return {**self._state_P, **slots, **self.corrections.tensors()}
 
     def scalars(self) -> dict[str, Any]:
         """Return the rest of the state, as JSON can hold it."""
-        return {"optimizer": self._optimizer, "steps": self._steps}
+        return {"optimizer": self._optimizer, "steps": self._steps, **self.corrections.scalars()}
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
@@ -194,7 +195,8 @@ class Update:
 
         Errors: ConfigError when it is of another optimizer or another number of parameters.
         """
-        own, given = set(self._state_P), {name for name in tensors if not name.startswith("slot_")}
+        own = set(self._state_P)
+        given = {name for name in tensors if not name.startswith("slot_")} - {"mean_square"}
         if scalars.get("optimizer") != self._optimizer or own != given:
             raise ConfigError(
                 f"the saved optimizer is {scalars.get('optimizer')!r} with {sorted(given) or 'no vectors'}; "
@@ -209,8 +211,9 @@ class Update:
         for name, tensor in tensors.items():
             if name in self._state_P:
                 self._state_P[name].copy_(tensor)
-            else:
+            elif name.startswith("slot_"):
                 self.add_to_slot(int(name.removeprefix("slot_")), tensor, 1.0)
+        self.corrections.load(tensors, scalars)
         self._steps = int(scalars["steps"])
 
     def _checked(self, gradient_P: Tensor) -> Tensor:

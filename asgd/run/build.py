@@ -50,6 +50,12 @@ def validate(config: Config) -> None:
             f"method.local_steps = 0: the workers of {config.method.name!r} answer with their parameters after "
             "local steps; allowed is a whole number of at least 1"
         )
+    optimizers = METHODS[config.method.name].optimizers
+    if config.optimizer.name not in optimizers:
+        raise ConfigError(
+            f"optimizer.name = {config.optimizer.name!r}: method {config.method.name!r} is defined with "
+            f"{', '.join(optimizers)} only"
+        )
     speeds, num_workers = config.cluster.speeds, config.cluster.num_workers
     job_seconds(speeds, worker=0, num_workers=num_workers, job=0, seed=config.seed, now_s=0.0)
 

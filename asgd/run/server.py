@@ -10,11 +10,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from torch import Tensor
+
 from asgd.config import Config, task_digest
 from asgd.core.actions import Action, Assign, Cancel, Finish, Record, Refuse
 from asgd.core.events import Arrival, Begin, Event, Join, Leave, Resume, Stop, Tick
+from asgd.core.methods import METHODS
 from asgd.core.state import NOT_FINITE, ServerState
 from asgd.errors import ProtocolError
+from asgd.learn.corrections import distance
 from asgd.learn.flat import FlatModel
 from asgd.learn.update import Update, is_finite
 from asgd.net import messages as wire
@@ -23,6 +27,7 @@ from asgd.net.transport import BadMessage, PeerGone, Received, ServerTransport
 from asgd.run.build import run_name
 from asgd.run.evaluations import Evaluations
 from asgd.run.jobs import samples_per_job
+from asgd.run.reads import Reads
 from asgd.run.records import RunDirectory
 from asgd.run.saving import Saver
 from asgd.run.sessions import Session, Sessions
@@ -80,6 +85,10 @@ class Server:
         self.last_delay: dict[int, int] = {}
         self._flat, self._update, self._directory = flat, update, directory
         self._vectors = Vectors(flat, update)
+        info = METHODS[config.method.name]
+        self._reads = Reads() if info.needs_read_parameters or info.needs_distance else None
+        self._measures = info.needs_distance
+        self._read_P: Tensor | None = None  # what the job of the arrival being handled was given
         self._transport, self._saver, self._note = transport, saver, note
         self._payload_bytes = flat.state_view().nbytes
         self._asking: deque[bytes] = deque()  # evaluators that wait for a snapshot
@@ -103,14 +112,18 @@ class Server:
             self._serve_evaluators()
 
     def _execute(self, action: Action) -> None:
-        if self._vectors.execute(action, self._flat.answer_S):
+        if self._vectors.execute(action, self._flat.answer_S, self._read_P):
             return
         match action:
             case Assign(worker, number, version):
+                if self._reads is not None:
+                    self._reads.given(number, version, self._flat.params_P)
                 self._send_job(worker, number, version)
             case Cancel(worker, number):
                 self._cancel_job(worker, number)
             case Record(row):
+                if self._reads is not None:
+                    self._reads.ended(row.job)
                 self._directory.append_trace(row)
                 self.evaluations.heard_loss(row.loss)
                 if row.action == "lost":
@@ -240,6 +253,7 @@ class Server:
             raise ProtocolError(f"an answer for {gradient.samples} samples where jobs have {expected}")
         received.copy_payload_into(self._flat.answer_view())
         session.answered(gradient.job, session.last_heard_s)
+        self._read_P = self._reads.of(gradient.job) if self._reads is not None else None
         self.handle(
             Arrival(
                 session.worker,
@@ -251,8 +265,14 @@ class Server:
                 self.clock.now_s(),
                 wait_s=gradient.wait_s,
                 finite=is_finite(self._flat.answer_S),
+                distance=self._distance(),
             )
         )
+
+    def _distance(self) -> float | None:
+        if not self._measures or self._read_P is None:
+            return None
+        return distance(self._flat.params_P, self._read_P)
 
     def _welcome(self, peer: bytes, hello: wire.Hello) -> None:
         known = self.sessions.of_peer(peer)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from asgd.config import Config
-from asgd.core.actions import Accumulate, Action, Apply, Mix, Step, Store
+from asgd.core.actions import Accumulate, Action, Apply, Compensate, Correction, DivideByGap, Mix, Step, Store
 from asgd.learn.update import HasState, Update
 
 
@@ -35,14 +35,17 @@ class Vectors:
         self._update = update
         self._size_P = flat.layout.size_P
 
-    def execute(self, action: Action, answer_S: Tensor) -> bool:
+    def execute(self, action: Action, answer_S: Tensor, read_P: Tensor | None = None) -> bool:
         """Carry out `action`, if it is one on vectors, with the arrival's vector; says whether it was.
 
-        Arguments: answer_S: gradient (or parameters, for Mix) and buffers of the arrival that is being handled.
+        Arguments: answer_S: gradient (or parameters, for Mix) and buffers of the arrival that is being handled;
+        read_P: the parameters that its job was given, for the methods that need them.
         """
         answer_P, buffers = answer_S[: self._size_P], answer_S[self._size_P :]
         match action:
-            case Apply(step_size, weight, clip):
+            case Apply(step_size, weight, clip, correction):
+                if correction is not None:
+                    answer_P = self._corrected(correction, answer_P, read_P)
                 self._update.apply(answer_P, base_step_size=step_size.base, step_size=step_size.value, clip=clip)
                 self._update.mix_buffers(buffers, weight)
             case Mix(share, weight):
@@ -60,3 +63,13 @@ class Vectors:
             case _:
                 return False
         return True
+
+    def _corrected(self, correction: Correction, gradient_P: Tensor, read_P: Tensor | None) -> Tensor:
+        if read_P is None:
+            raise ValueError(f"{correction} needs the parameters that the job was given, which were not kept")
+        corrections = self._update.corrections
+        match correction:
+            case Compensate(strength, decay, eps):
+                return corrections.compensated(gradient_P, read_P, strength=strength, decay=decay, eps=eps)
+            case DivideByGap(longest_step, decay, eps):
+                return corrections.divided_by_gap(gradient_P, read_P, longest_step=longest_step, decay=decay, eps=eps)

@@ -89,7 +89,7 @@ class Ensemble:
     def execute(self, action: Action) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
             match action:
-                case Apply(step_size, _, clip):
+                case Apply(step_size, _, clip, None):
                     self._move(self._answer_ERD if clip is None else self._clipped(clip), step_size)
                 case Mix(weight, _):
                     self.x_ERD *= 1.0 - weight
@@ -113,7 +113,7 @@ class Ensemble:
                         del self._slots[slot]
                     self._move(total, step_size)
                 case _:
-                    raise ValueError(f"an ensemble can't carry out {type(action).__name__}")
+                    raise ValueError(f"an ensemble can't carry out {action}")
 
     def read(self, job: int) -> Array:
         """The parameters that an outstanding job was given, [E, R, D]; not to be changed."""

@@ -70,4 +70,16 @@ def run_order(
             del jobs[worker]
         result = compute.compute(worker, number)
         now_s = float(state.gradients + 1)
-        handle(Arrival(worker, number, version, result.loss, result.samples, 1.0, now_s, finite=result.finite))
+        handle(
+            Arrival(
+                worker,
+                number,
+                version,
+                result.loss,
+                result.samples,
+                1.0,
+                now_s,
+                finite=result.finite,
+                distance=result.distance,
+            )
+        )

@@ -17,6 +17,7 @@ from asgd.core.events import Stop
 from asgd.core.methods import METHODS
 from asgd.core.state import ServerState
 from asgd.core.trace import TraceRow
+from asgd.errors import ConfigError
 from asgd.run.build import make_state, validate
 from asgd.sim.ensemble import Ensemble
 from asgd.sim.ordered import Jobs, run_order
@@ -190,8 +191,14 @@ def run_study(
         >>> study.curve.first_ER(1e-3, over="versions").ravel().tolist()
         [30.0, 12.0]
     """
+    info = METHODS[config.method.name]
+    if info.needs_read_parameters or info.needs_distance:
+        raise ConfigError(
+            f"method.name = {config.method.name!r}: what it does depends on the parameters, so its step sizes can't "
+            "share a schedule; simulate them one by one"
+        )
     state = make_state(config)
-    ensemble = Ensemble(problem, step_sizes_E, seeds_R, parameters=METHODS[config.method.name].answers == "parameters")
+    ensemble = Ensemble(problem, step_sizes_E, seeds_R, parameters=info.answers == "parameters")
     curve = Curve(list(step_sizes_E))
     rows: list[TraceRow] = []
     next_point = 0

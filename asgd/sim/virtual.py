@@ -20,11 +20,14 @@ from asgd.errors import RunError
 
 
 class Result(NamedTuple):
-    """What a job gave: loss, samples, and whether all of its numbers are finite."""
+    """What a job gave: loss, samples, whether all of its numbers are finite, and how far the model has moved since it
+    was given (for methods that need it).
+    """
 
     loss: float
     samples: int
     finite: bool
+    distance: float | None = None
 
 
 class Compute(Protocol):
@@ -44,7 +47,7 @@ class Compute(Protocol):
 
 
 class Nothing:
-    """Jobs without content, to drive the core alone."""
+    """Jobs without content, to drive the core alone: the model never moves."""
 
     def given(self, job: int, version: int) -> None:
         pass
@@ -53,7 +56,7 @@ class Nothing:
         pass
 
     def compute(self, worker: int, job: int) -> Result:
-        return Result(1.0, 1, True)
+        return Result(1.0, 1, True, 0.0)
 
     def execute(self, action: Action) -> None:
         pass
@@ -130,6 +133,7 @@ class VirtualCluster:
                 end_s,
                 wait_s,
                 finite=result.finite,
+                distance=result.distance,
             )
             self._handle(arrival)
         return self.now_s

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgd.core import step_rules
-from asgd.core.step_rules import RULES, make_rule, takes_version
+from asgd.core.schedules import Schedule
+from asgd.core.step_rules import RULES, make_rule, takes, wu_adaptive_1, wu_adaptive_2
 from asgd.errors import ConfigError
 
 # rule, options, step_size, delay, concurrency, expected: worked out by hand from the formulas
@@ -37,8 +38,12 @@ TABLE = [
     ("adadelay", {}, 0.1, 0, 4, 0.1),
     ("adadelay", {}, 0.3, 25, 4, 0.2),
     ("adadelay", {"c": 2}, 0.1, 4, 4, 0.02),
+    ("wu_adaptive_1", {}, 0.1, 7, 4, 0.09),
+    ("wu_adaptive_1", {"alpha": 0.5}, 0.1, 0, 4, 0.05),
+    ("wu_adaptive_2", {}, 0.1, 0, 4, 0.1),
+    ("wu_adaptive_2", {}, 0.1, 4, 4, 0.02),
 ]
-OPTIONS = {"theory": {"smoothness": 2.0}, "mishchenko": {"num_workers": 5}}
+OPTIONS = {"theory": {"smoothness": 2.0}, "mishchenko": {"num_workers": 5}, "wu_adaptive_1": {"alpha": 1}}
 
 
 @pytest.mark.parametrize(("name", "options", "step_size", "delay", "concurrency", "expected"), TABLE)
@@ -63,11 +68,37 @@ def test_never_longer_than_scheduled_and_untouched_without_delay(name, step_size
 @given(delay=st.integers(0, 10**6), version=st.integers(0, 10**9))
 def test_only_those_that_ask_see_the_version(name, delay, version):
     rule = make_rule(name, OPTIONS.get(name))
-    if takes_version(rule):
+    if takes(rule, "version"):
         assert 0.0 < rule(0.5, delay, 8, version=version) <= rule(0.5, delay, 8)
     else:
         with pytest.raises(TypeError):
             rule(0.5, delay, 8, version=version)
+
+
+@pytest.mark.parametrize(
+    ("rule", "delay", "taken", "expected"),
+    [
+        (wu_adaptive_1, 2, 0.25, 0.9 * 0.75),
+        (wu_adaptive_1, 2, 1.0, 0.0),
+        (wu_adaptive_1, 9, 3.0, 0.0),
+        (wu_adaptive_2, 1, 0.25, 0.5),
+        (wu_adaptive_2, 1, 0.5, 0.5),  # exactly as much is left
+        (wu_adaptive_2, 1, 0.51, 0.0),
+        (wu_adaptive_2, 3, 0.75, 0.25),
+    ],
+)
+def test_wus_rules_take_from_what_is_left(rule, delay, taken, expected):
+    assert rule(1.0, delay, 4, steps_since_read=taken) == expected
+
+
+@pytest.mark.parametrize("delay", range(1, 60))
+def test_equal_delays_settle_where_the_theory_says(delay):
+    """From a state in which the last `delay` steps were gamma'/(delay + 1), the next one is the same, whatever the
+    rounding; adaptive 1 goes to alpha gamma'/(1 + alpha delay)."""
+    steps = [0.1 / (delay + 1)] * delay
+    assert wu_adaptive_2(0.1, delay, 4, steps_since_read=math.fsum(steps)) == 0.1 / (delay + 1)
+    steps = [0.09 / (1 + 0.9 * delay)] * delay
+    assert wu_adaptive_1(0.1, delay, 4, steps_since_read=math.fsum(steps)) == pytest.approx(steps[0], rel=1e-12)
 
 
 @given(step_size=st.floats(1e-9, 1e3), delay=st.integers(0, 10**6), concurrency=st.integers(1, 10**4))
@@ -92,6 +123,39 @@ def test_a_run_gives_the_rule_the_version_at_which_the_gradient_arrives():
     assert driver.column("step_size") == [1.0, 1 / 2, 1 / (1 + math.sqrt(2)), 1 / (1 + math.sqrt(6)), 1 / 3]
 
 
+def test_wu_adaptive_1_in_a_run_by_hand():
+    """gamma' = 1, alpha = 1/2; the sum is that of the steps since the worker's read version."""
+    driver = Driver(make_state("asynchronous", "wu_adaptive_1", 1.0, workers=2, rule_options={"alpha": 0.5}))
+    driver.join(0, 1)
+    driver.answers([0, 1, 0, 1, 1])
+    # sums: 0; 0.5 (worker 1 read version 0); 0.25; 0.375; 0 (it has just read the newest version)
+    assert driver.column("step_size") == [0.5, 0.25, 0.375, 0.3125, 0.5]
+
+
+def test_wu_adaptive_2_in_a_run_by_hand():
+    driver = Driver(make_state("asynchronous", "wu_adaptive_2", 1.0, workers=2))
+    driver.join(0, 1)
+    driver.answers([0, 1, 1, 0, 0])
+    # Worker 0 takes all of it; worker 1 finds nothing left, reads the newest version, takes all; and so on.
+    assert driver.column("action") == ["apply", "discard", "apply", "discard", "apply"]
+    assert driver.column("step_size") == [1.0, None, 1.0, None, 1.0]
+    assert driver.rows[1].reason == "dropped by the step-size rule: delay 1, tau_C 2"
+
+
+@pytest.mark.parametrize("name", ["wu_adaptive_1", "wu_adaptive_2"])
+@given(order=st.lists(st.integers(0, 3), max_size=150))
+def test_wus_steps_from_reading_to_applying_never_exceed_the_step_size(name, order):
+    """The principle of both: sum_{t = k - tau_k}^{k} gamma_t <= gamma', from the trace alone."""
+    driver = Driver(make_state("asynchronous", name, 0.1, workers=4, schedule=Schedule(0.1)))
+    driver.join(0, 1, 2, 3)
+    driver.answers(order)
+    steps = [row.step_size for row in driver.rows if row.steps]
+    for row in driver.rows:
+        if row.steps:
+            assert math.fsum(steps[row.read_version : row.version + 1]) <= 0.1 * (1 + 1e-8)
+    assert not driver.rows or driver.rows[0].steps
+
+
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
@@ -107,6 +171,9 @@ def test_a_run_gives_the_rule_the_version_at_which_the_gradient_arrives():
         ("mishchenko", {}, "method.rule_options.num_workers is missing"),
         ("mishchenko", {"num_workers": 0}, "allowed is a finite number at least 1"),
         ("adadelay", {"c": 0}, "method.rule_options.c = 0: allowed is a finite number above 0"),
+        ("wu_adaptive_1", {"alpha": 1.5}, "alpha = 1.5: allowed is a finite number above 0 and at most 1"),
+        ("wu_adaptive_1", {"alpha": 0}, "alpha = 0: allowed is a finite number above 0 and at most 1"),
+        ("wu_adaptive_2", {"steps_since_read": 1.0}, "has no such option; allowed: none"),
         ("adadelay", {"version": 3}, "method.rule_options.version: rule 'adadelay' has no such option; allowed: c"),
     ],
 )

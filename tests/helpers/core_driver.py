@@ -5,7 +5,22 @@ It is independent of the package's own drivers, and validates every invariant af
 
 from __future__ import annotations
 
-from asgd.core.actions import Accumulate, Apply, Assign, Cancel, Finish, Mix, Record, Refuse, Step, Store
+import math
+
+from asgd.core.actions import (
+    Accumulate,
+    Apply,
+    Assign,
+    Cancel,
+    Compensate,
+    DivideByGap,
+    Finish,
+    Mix,
+    Record,
+    Refuse,
+    Step,
+    Store,
+)
 from asgd.core.budget import Budget
 from asgd.core.events import Arrival, Join, Leave, Stop
 from asgd.core.methods import METHODS, make_method
@@ -37,12 +52,28 @@ class Driver:
         self.given = {}  # job -> (worker, version, x)
         self.queue = {}  # worker -> jobs in the order given
         self.slots = {}
+        self.mean_square, self.num_squares = 0.0, 0
         self.now_s = 0.0
+
+    def corrected(self, correction, g, moved):
+        match correction:
+            case Compensate(strength, decay, eps):
+                if decay is not None:
+                    self.mean_square = decay * self.mean_square + (1 - decay) * g * g
+                    strength /= math.sqrt(self.mean_square + eps)
+                return g + strength * g * g * moved
+            case DivideByGap(longest_step, decay, eps):
+                self.num_squares += 1
+                self.mean_square = decay * self.mean_square + (1 - decay) * g * g
+                step = longest_step * (math.sqrt(self.mean_square / (1 - decay**self.num_squares)) + eps)
+                return g / (1 + abs(moved) / step)
+        return g
 
     def handle(self, event, arrived=None):
         for action in self.state.handle(event):
             match action:
-                case Apply(step_size, _, clip):
+                case Apply(step_size, _, clip, correction):
+                    arrived = self.corrected(correction, arrived, self.x - self.given[event.job][2])
                     if clip is not None and abs(arrived) > clip:
                         arrived = clip if arrived > 0 else -clip
                     self.x -= step_size.value * arrived
@@ -88,7 +119,8 @@ class Driver:
         """The worker's oldest job arrives."""
         job = self.queue[worker].pop(0)
         _, version, x = self.given[job]
-        event = Arrival(worker, job, version, loss, samples, 1.0, self.tick(), finite=finite)
+        distance = abs(self.x - x)
+        event = Arrival(worker, job, version, loss, samples, 1.0, self.tick(), finite=finite, distance=distance)
         self.handle(event, self.gradient(x, job))
         return job
 

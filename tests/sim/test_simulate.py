@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from asgd.api import simulate, train
 from asgd.core.methods import METHODS
@@ -82,6 +83,11 @@ REAL = [
     ["method.name=fedasync", "method.local_steps=3", "method.local_step_size=0.1"],
     ["method.name=rescaled"],
     ["method.name=ringleader", "budget.versions=60"],
+    ["method.name=picky", "method.options={threshold = 0.3}"],
+    ["method.name=dc_asgd"],
+    ["method.name=gap_aware", "method.jobs_per_worker=2"],
+    ["method.name=asynchronous", "method.rule=wu_adaptive_1", "method.step_size=0.4"],
+    ["method.name=asynchronous", "method.rule=wu_adaptive_2", "method.step_size=0.4"],
 ]
 
 
@@ -90,7 +96,7 @@ def test_every_method_is_compared_with_real_processes():
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("overrides", REAL, ids=lambda overrides: overrides[0].removeprefix("method.name="))
+@pytest.mark.parametrize("overrides", REAL, ids=lambda overrides: " ".join(overrides).replace("method.", ""))
 def test_fed_with_a_real_runs_times_it_decides_and_computes_the_same(tmp_path, overrides):
     overrides = [*overrides, "evaluation.evaluate=never"]  # one process less to start and to wait for
     real = train(CONFIG, overrides, run_dir=tmp_path / "real")
@@ -100,3 +106,19 @@ def test_fed_with_a_real_runs_times_it_decides_and_computes_the_same(tmp_path, o
         assert ours == theirs
     assert virtual.summary.workers == real.summary.workers
     assert virtual.summary.parameters_sha256 == real.summary.parameters_sha256
+
+
+@pytest.mark.cluster
+def test_jobs_of_one_version_get_the_buffers_of_the_moment_as_on_real_processes(tmp_path):
+    """A gradient that is only accumulated moves the batch-norm statistics and not the version."""
+    config = CONFIG | {
+        "task": {"function": "shapes", "options": {"norm": "batch", "num_train": 500}, "batch_size": 8},
+        "method": {"name": "rennala", "step_size": 0.05, "options": {"batch": 5}},
+        "budget": {"versions": 8},
+        "evaluation": {"evaluate": "never"},
+    }
+    real = train(config, run_dir=tmp_path / "real")
+    virtual = simulate(config, run_dir=tmp_path / "virtual", times=tmp_path / "real")
+    expected = real.model().state_dict()
+    for name, tensor in virtual.model().state_dict().items():
+        assert torch.equal(tensor, expected[name]), name

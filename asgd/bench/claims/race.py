@@ -46,7 +46,9 @@ class Entry(NamedTuple):
 
 
 def contenders(num_workers: int) -> dict[str, Entry]:
-    """All methods of the registry that can be run on an ensemble, for n workers."""
+    """All methods of the registry that can be run on an ensemble, for n workers: those that look at how far the
+    parameters have moved (Picky, Gap-Aware, DC-ASGD) can't, because there one schedule serves all step sizes.
+    """
     n = num_workers
     return {
         "mini-batch": Entry("minibatch"),

@@ -9,11 +9,14 @@ from asgd.core.methods.asynchronous import Asynchronous
 from asgd.core.methods.base import Method, MethodInfo
 from asgd.core.methods.bounded_staleness import BoundedStaleness
 from asgd.core.methods.clipped import Clipped
+from asgd.core.methods.dc_asgd import DelayCompensated
 from asgd.core.methods.fedasync import FedAsync
 from asgd.core.methods.fedbuff import FedBuff
+from asgd.core.methods.gap_aware import GapAware
 from asgd.core.methods.m_synchronous import MSynchronous
 from asgd.core.methods.malenia import Malenia
 from asgd.core.methods.minibatch import Minibatch
+from asgd.core.methods.picky import Picky
 from asgd.core.methods.random_assignment import RandomAssignment
 from asgd.core.methods.rennala import Rennala
 from asgd.core.methods.rescaled import Rescaled
@@ -65,6 +68,34 @@ METHODS: dict[str, MethodInfo] = {
         use_when="a few very slow workers, or gradients with heavy tails",
         reference="arXiv:2606.13287",
         options="clip > 0 (default 1)",
+    ),
+    "picky": MethodInfo(
+        make=Picky,
+        summary="apply gradients near whose parameters the model still is, discard the others",
+        needs="one step size and the distance; memory for what outstanding jobs were given",
+        use_when="delays of all lengths, a few of them very long, the same data for all",
+        reference="arXiv:2106.11879",
+        options="threshold > 0 (default 1)",
+        needs_distance=True,
+    ),
+    "gap_aware": MethodInfo(
+        make=GapAware,
+        summary="divide every gradient, parameter by parameter, by how far the model has moved since",
+        needs="one step size, the optimizer sgd; memory for what outstanding jobs were given and two vectors",
+        use_when="many workers, with momentum; delays during which little moves shouldn't cost anything",
+        reference="arXiv:1909.10802",
+        options="0 <= decay < 1 (default 0.999)",
+        needs_read_parameters=True,
+        optimizers=("sgd",),
+    ),
+    "dc_asgd": MethodInfo(
+        make=DelayCompensated,
+        summary="correct every gradient to first order for what the model has moved since (DC-ASGD)",
+        needs="one step size and lambda; memory for what outstanding jobs were given and two vectors",
+        use_when="few workers of like speed, short delays that should cost less accuracy",
+        reference="arXiv:1609.08326",
+        options="strength >= 0 (lambda; default 2, or 0.04), adaptive = true | false, 0 <= decay < 1 (default 0.95)",
+        needs_read_parameters=True,
     ),
     "throttle": MethodInfo(
         make=Throttle,

@@ -11,14 +11,15 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from asgd.core.actions import StepSize
+from asgd.core.actions import Correction, StepSize
 
 
 class UseApply(NamedTuple):
-    """Take a step with this gradient, shortened to the norm `clip` if that is given."""
+    """Take a step with this gradient, corrected and then shortened to the norm `clip`, where these are given."""
 
     step_size: StepSize
     clip: float | None = None
+    correction: Correction | None = None
 
 
 class UseMix(NamedTuple):
@@ -73,7 +74,8 @@ class Decision(NamedTuple):
 
 class Answer(NamedTuple):
     """An arrival as a method sees it; `refusal` says why it must not be used, None when it may be; `seconds` is the
-    time that the job took on the worker, emulated waiting included.
+    time that the job took on the worker, emulated waiting included; `distance` is ||x_t - x_{t - tau}|| for methods
+    that need it.
     """
 
     worker: int
@@ -82,6 +84,7 @@ class Answer(NamedTuple):
     samples: int
     refusal: str | None
     seconds: float = 0.0
+    distance: float | None = None
 
 
 class Outstanding(Protocol):
@@ -130,7 +133,7 @@ class View(Protocol):
 
     def step_size(self, delay: int) -> StepSize:
         """The scheduled step size at this version, and what the step-size rule makes of it for a gradient of this
-        delay.
+        delay: that of the arrival being handled, or 0.
         """
 
 
@@ -185,4 +188,7 @@ class MethodInfo:
     # By what fast workers weigh more than slow ones, a bias if their data differ: "method" (it can use more gradients
     # of theirs), "rule" (it applies the configured step-size rule to the delays of single workers); () if by nothing.
     favours_fast: tuple[str, ...] = ("method",)
+    needs_read_parameters: bool = False  # the driver keeps what outstanding jobs were given, for corrections
+    needs_distance: bool = False  # the driver keeps it too, and measures `distance` at each arrival
+    optimizers: tuple[str, ...] = ("sgd", "adam", "adamw")  # those that it is defined with
     answers: str = "gradient"  # what a worker sends: "gradient", or "parameters" after its local steps (for UseMix)

@@ -29,9 +29,10 @@ class Clipped(Stateless):
         'clipped'
 
     Reference: Erickson, Johansson, "Clipping Makes Distributed and Federated Asynchronous SGD Robust to Stragglers",
-    arXiv:2606.13287, the case of the same data for all workers; its formula, not checked against an algorithm number.
-    We depart from it where a worker leaves (its job is lost and it gets no further one) or joins (it gets jobs at the
-    current version). An optimizer with momentum gets the clipped gradient; where the optimizer itself clips, the
+    arXiv:2606.13287, Algorithm 1 (the same data for all workers). Read: the abstract, and two published audits of the
+    theorems, which say that the step size and c are constant and every gradient is clipped to norm c; not the paper
+    itself. We depart from it where a worker leaves (its job is lost and it gets no further one) or joins (it gets jobs
+    at the current version). An optimizer with momentum gets the clipped gradient; where the optimizer itself clips, the
     smaller of the two norms counts.
     """
 
