@@ -98,6 +98,7 @@ def simulate(
     overwrite: bool = False,
     times: Path | str | None = None,
     progress: Callable[[float, float], None] = lambda fraction, now_s: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Run:
     """Run a configuration in virtual time, in this process: the same core, task and speeds, and nobody waits.
 
@@ -105,6 +106,7 @@ def simulate(
         config, overrides, run_dir, data_root, overwrite: as for `train`.
         times: a real run's directory; its recorded times take the place of `cluster.speeds`.
         progress: takes the used part of the budget (0 to 1) and the virtual time in seconds, at each evaluation.
+        say: takes the lines that a server's log begins with: who has which data, and where the method doesn't suit it.
 
     Errors: ConfigError and RunError, one sentence each.
 
@@ -114,21 +116,28 @@ def simulate(
     import torch
 
     from asgd.run.roles import prepare
-    from asgd.sim.simulate import emulated, recorded, simulate_into
+    from asgd.run.shards import data_lines
+    from asgd.sim.simulate import emulated, keep_lines, recorded, recorded_seconds, simulate_into
 
     resolved = load_config(config, overrides)
     validate(resolved)
+    seconds = None
     if times is None:
         end_of_job = emulated(resolved)
     else:
         with RunDirectory.open(times) as directory:
-            end_of_job = recorded(directory.read_trace())
+            rows = directory.read_trace()
+        end_of_job, seconds = recorded(rows), recorded_seconds(rows)
     prepared = prepare(resolved, resolve_data_root(data_root))
     torch.set_num_threads(resolved.cluster.threads_per_worker)
     path = Path(run_dir) if run_dir is not None else default_run_directory(config)
     with claim(path):
         RunDirectory.create(path, to_toml(resolved), overwrite).close()
-        simulate_into(prepared.config, prepared.task, path, end_of_job, progress)
+        lines = data_lines(prepared.config, prepared.task, prepared.shards)
+        keep_lines(path, lines)
+        for line in lines:
+            say(line)
+        simulate_into(prepared.config, prepared.task, path, end_of_job, progress, seconds)
     return Run(path, data_root)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -167,6 +168,23 @@ def test_roles_by_hand_and_an_interrupt(config, tmp_path):
             process.communicate()
     assert json.loads((tmp_path / "r" / "summary.json").read_bytes())["finished"] is False
     assert not os.path.exists(f"{tmp_path}/s")
+
+
+def test_a_simulation_tells_who_has_which_data_and_how_much_each_counted(config, monkeypatch, capsys):
+    changes = ["task.partition=by_size", "cluster.speeds.profile=half_slower", "cluster.num_workers=3"]
+    arguments = ["simulate", config, *(word for change in changes for word in ("--set", change))]
+    status, out, err = run(monkeypatch, capsys, *arguments, "--run-dir", "r")
+    assert status == 0 and err == ""
+    lines = out.splitlines()
+    assert lines[0] == "partition by_size; every worker has the weight 1/3" and lines[2].split()[0] == "0"
+    assert "biased toward the data of fast workers" in out
+    shares = next(line for line in lines if "share of gradients" in line)
+    assert re.search(r"\d\.\d% \(worker 2\) to \d\d\.\d% \(worker [01]\)", shares) and "share of steps" in out
+    assert (pathlib.Path("r") / "logs" / "simulator.log").read_text().splitlines() == lines[:6]
+    status, out, _ = run(monkeypatch, capsys, *arguments, "--run-dir", "r", "--overwrite", "--json")
+    assert status == 0 and set(json.loads(out)["workers"]) == {"0", "1", "2"}
+    status, out, _ = run(monkeypatch, capsys, *arguments[:2], *arguments[4:], "--run-dir", "s")
+    assert status == 0 and "share" not in out and not (pathlib.Path("s") / "logs").exists()
 
 
 TUNE = ["tune", "tiny.toml", "--set", "cluster.speeds.profile=equal", "--metric", "suboptimality"]

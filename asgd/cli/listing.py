@@ -84,3 +84,15 @@ def wire_command(as_json: AsJson = False, debug: Debug = False) -> None:
         print(json.dumps(result.to_dict()))
     else:
         Console().print(result.table())
+
+
+@bench_app.command("core")
+def core_command(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Time per arrival of the deciding core alone, for 10 to 100,000 workers."""
+    from asgd.bench.core import run
+
+    result = run()
+    if as_json:
+        print(json.dumps(result.to_dict()))
+    else:
+        Console().print(result.table())

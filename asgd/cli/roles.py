@@ -83,7 +83,7 @@ def server_command(
         print(json.dumps({"run": str(path)} | msgspec.to_builtins(summary)))
     else:
         with make_display(open_console(), resolved.cluster.num_workers, path.name) as display:
-            display.finished(rows_of(summary, path))
+            display.finished(rows_of(summary, path, resolved))
     exit_as(summary)
 
 

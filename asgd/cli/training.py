@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from asgd.api import resume, resumed_config, simulate, train
 from asgd.cli.options import INTERRUPTED, AsJson, ConfigPath, DataRoot, Debug, Overrides, Overwrite, RunDir, app
 from asgd.config import Config, load_config
 from asgd.errors import ConfigError
-from asgd.run.display import make_display, open_console
+from asgd.run.display import make_display, open_console, write_line
 from asgd.run.paths import default_run_directory
 from asgd.run.records import Summary
 from asgd.run.signals import stopping_by_signals
@@ -61,7 +62,7 @@ def train_and_show(
             run = resume(path, config, data_root=data_root, display=display, stops=stops)
         else:
             run = train(config, run_dir=path, data_root=data_root, overwrite=overwrite, display=display, stops=stops)
-        display.finished(rows_of(run.summary, path))
+        display.finished(rows_of(run.summary, path, config))
     if as_json:
         print(json.dumps({"run": str(path)} | msgspec.to_builtins(run.summary)))
     exit_as(run.summary)
@@ -72,8 +73,8 @@ def exit_as(summary: Summary) -> None:
         raise typer.Exit(INTERRUPTED)
 
 
-def rows_of(summary: Summary, path: Path) -> list[Any]:
-    """The final table of a run."""
+def rows_of(summary: Summary, path: Path, config: Config) -> list[Any]:
+    """The final table of a run; with different data on the workers, how differently they count."""
     delay = summary.delay
     rows: list[tuple[str, str]] = [
         ("run", str(path)),
@@ -86,11 +87,20 @@ def rows_of(summary: Summary, path: Path) -> list[Any]:
         ("delay", f"mean {delay.mean_applied:.2f}, average with jobs in flight {delay.average:.2f}, max {delay.max}"),
         ("server busy", f"{100 * summary.server.busy_fraction:.0f}% of the time"),
     ]
+    if config.task.partition != "iid" and summary.used:
+        rows.append(("share of gradients", _extremes({w: part.share for w, part in summary.workers.items()})))
+        rows.append(("share of steps", _extremes({w: part.weight for w, part in summary.workers.items()})))
     if summary.test_loss is not None:
         rows.append(("test loss", f"{summary.test_loss:.4g}"))
     if summary.test_accuracy is not None:
         rows.append(("test accuracy", f"{100 * summary.test_accuracy:.2f}%"))
     return rows
+
+
+def _extremes(shares: Mapping[int, float]) -> str:
+    """The smallest and the largest share, with the worker that has it."""
+    least, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    return f"{100 * shares[least]:.1f}% (worker {least}) to {100 * shares[most]:.1f}% (worker {most})"
 
 
 @app.command("simulate")
@@ -119,9 +129,10 @@ def simulate_command(
             overwrite=overwrite,
             times=times,
             progress=lambda fraction, now_s: bar.update(task, completed=fraction),
+            say=(lambda line: None) if as_json else (lambda line: write_line(console, line)),
         )
     if as_json:
         print(json.dumps({"run": str(path)} | msgspec.to_builtins(run.summary)))
     else:
         with make_display(console, run.config.cluster.num_workers, path.name) as display:
-            display.finished(rows_of(run.summary, path))
+            display.finished(rows_of(run.summary, path, run.config))

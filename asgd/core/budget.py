@@ -25,6 +25,15 @@ class Budget:
         if min(limits) < 0 or max(limits) == 0:
             raise ConfigError("budget: one of versions, samples, gradients, time_s must be above 0, and none below")
 
+    def is_used_up(self, versions: int, samples: int, gradients: int, time_s: float) -> bool:
+        """Whether one of the limits is reached: `fraction` is at least 1 (asked after every arrival)."""
+        return (
+            0 < self.versions <= versions
+            or 0 < self.samples <= samples
+            or 0 < self.gradients <= gradients
+            or 0.0 < self.time_s <= time_s
+        )
+
     def fraction(self, versions: int, samples: int, gradients: int, time_s: float) -> tuple[float, str]:
         """How much is used, from 0 to 1 (above when overshot), of the limit that is nearest, and its name."""
         used = {

@@ -112,7 +112,8 @@ class ServerState:
         self._members: dict[int, None] = {}
         self._not_finite_in_a_row = 0
         self._broken: set[int] = set()  # workers whose last gradient was not finite
-        self._handlers: dict[type[Any], Callable[[Any], Iterable[Action]]] = {
+        # Each appends what it causes to the list that `handle` returns: one list per event, no generators on the way.
+        self._handlers: dict[type[Any], Callable[[Any, list[Action]], None]] = {
             Join: self._join,
             Leave: self._leave,
             Begin: self._begin,
@@ -153,26 +154,28 @@ class ServerState:
         return self.ledger.num_jobs_of.get(worker, 0)
 
     def step_size(self, delay: int) -> StepSize:
+        ledger = self.ledger
         if self._over_samples:
             base = self.schedule(self._samples_at_update, self.samples - self._samples_at_update)
         else:
-            base = self.schedule(self.ledger.version, 1)
-        concurrency = self.ledger.max_concurrency
+            base = self.schedule(ledger.version, 1)
         if self._rule_takes_version:
-            return StepSize(base, self.rule(base, delay, concurrency, version=self.ledger.version))
+            return StepSize(base, self.rule(base, delay, ledger.max_concurrency, version=ledger.version))
         if self._step_sums is not None:
             # Methods ask for the delay of the job being handled, or for 0: what was computed at this version.
             since = self._steps_since_read if delay else 0.0
-            return StepSize(base, self.rule(base, delay, concurrency, steps_since_read=since))
-        return StepSize(base, self.rule(base, delay, concurrency))
+            return StepSize(base, self.rule(base, delay, ledger.max_concurrency, steps_since_read=since))
+        return StepSize(base, self.rule(base, delay, ledger.max_concurrency))
 
     # The one way in.
 
     def handle(self, event: Event) -> list[Action]:
         """Return the actions that `event` causes, in the order in which they must be executed."""
-        return list(self._handlers[type(event)](event))
+        actions: list[Action] = []
+        self._handlers[type(event)](event, actions)
+        return actions
 
-    def _join(self, event: Join) -> Iterable[Action]:
+    def _join(self, event: Join, actions: list[Action]) -> None:
         if event.worker in self._members or self.num_jobs(event.worker):
             raise ValueError(f"worker {event.worker} has joined already")
         if self.finished:
@@ -180,31 +183,36 @@ class ServerState:
         self._members[event.worker] = None
         self.ledger.stats_of(event.worker)
         if self.begun:
-            yield from self._assign(self.method.joined(self, event.worker).assign)
+            self._assign(self.method.joined(self, event.worker).assign, actions)
         elif len(self._members) >= self.expected_workers:
-            yield from self._begin(event)
+            self._begin(event, actions)
 
-    def _begin(self, event: Begin | Join) -> Iterable[Action]:
+    def _begin(self, event: Begin | Join, actions: list[Action]) -> None:
         if self.begun or self.finished or not self._members:
             return
         self.begun = True
         # The first jobs go out by number, not by who connected first: that is chance, and no record holds it.
         self._members = dict.fromkeys(sorted(self._members))
-        yield from self._assign(self.method.begin(self).assign)
+        self._assign(self.method.begin(self).assign, actions)
 
-    def _arrival(self, event: Arrival) -> Iterable[Action]:
+    def _arrival(self, event: Arrival, actions: list[Action]) -> None:
         if self.finished:
             return  # the job stays in flight: its age is part of the books
+        ledger = self.ledger
         refusal = self._why_refused(event)
         if refusal is not None:
             self.refused += 1
-            yield Refuse(event.worker, event.job, refusal)
+            actions.append(Refuse(event.worker, event.job, refusal))
             return
-        concurrency = self.ledger.concurrency
+        concurrency = len(ledger.outstanding)
         job, delay = self._take(event.job)
         finite = event.finite and isfinite(event.loss)
-        self._not_finite_in_a_row = 0 if finite else self._not_finite_in_a_row + 1
-        (self._broken.discard if finite else self._broken.add)(event.worker)
+        if finite:
+            self._not_finite_in_a_row = 0
+            self._broken.discard(event.worker)
+        else:
+            self._not_finite_in_a_row += 1
+            self._broken.add(event.worker)
         self.gradients += 1
         self.samples += event.samples
         seconds = event.compute_s + event.wait_s
@@ -213,17 +221,19 @@ class ServerState:
         decision = self.method.arrived(self, answer)
         if not finite and not isinstance(decision.use, UseNot):
             raise ValueError(f"method {self.method.name} uses a gradient that is not finite: {decision}")
-        action, reason, step_size, vector_action = self._use(decision)
+        action, reason, step_size, vector_action = self._use(decision, event.worker)
         if vector_action is not None:
-            yield vector_action
+            actions.append(vector_action)
         if action == "discard":
-            self.ledger.count_discarded(event.worker, delay)
+            ledger.count_discarded(event.worker, delay)
         else:
-            self.ledger.count_used(event.worker, delay)
-        yield from self._conclude(event, job, delay, concurrency, decision, action, reason, step_size)
+            ledger.count_used(event.worker, delay)
+        self._conclude(event, job, delay, concurrency, decision, action, reason, step_size, actions)
+        if finite:
+            return
         if self._not_finite_in_a_row >= _DIVERGED_AFTER * len(self._members) and self._broken >= self._members.keys():
-            yield from self._finish(
-                f"diverged: the last {self._not_finite_in_a_row} gradients were not finite", failed=True
+            self._finish(
+                f"diverged: the last {self._not_finite_in_a_row} gradients were not finite", actions, failed=True
             )
 
     def _take(self, number: int) -> tuple[Job, int]:
@@ -232,20 +242,24 @@ class ServerState:
             self._steps_since_read = self._step_sums.ended(number)
         return self.ledger.take(number)
 
-    def _use(self, decision: Decision) -> tuple[str, str | None, StepSize | None, Action | None]:
+    def _use(self, decision: Decision, worker: int) -> tuple[str, str | None, StepSize | None, Action | None]:
         """What is recorded of the use of a gradient (action, reason, step size), and the action that carries it out."""
         # Weight 1/tau_C: each worker's statistics enter as one of tau_C, and a single worker's replace the old ones.
         weight = 1.0 / self.ledger.max_concurrency
         match decision.use:
             case UseApply(size, clip, correction) if decision.step is None:
+                self.ledger.add_weight(worker, size.value)
                 return "apply", None, size, Apply(size, weight, clip, correction)
             case UseMix(share) if decision.step is None:
+                self.ledger.add_weight(worker, share)
                 return "apply", None, StepSize(share, share), Mix(share, weight)
             case UseAccumulate(slot, share):
                 self._accumulated += 1
+                self.ledger.put_in_slot(slot, worker, share)
                 # So that the statistics after k gradients are the mean of the k workers'.
                 return "accumulate", None, None, Accumulate(slot, share, 1.0 / self._accumulated)
             case UseStore(slot):
+                self.ledger.put_in_slot(slot, worker, 1.0, replace=True)
                 return "accumulate", None, None, Store(slot, weight)
             case UseNot(reason):
                 return "discard", reason, None, None
@@ -261,14 +275,14 @@ class ServerState:
             return f"job {event.job} was given at version {job.read_version}, not {event.version}"
         return None
 
-    def _leave(self, event: Leave) -> Iterable[Action]:
+    def _leave(self, event: Leave, actions: list[Action]) -> None:
         if self._members.pop(event.worker, self) is self or self.finished:
             return
         for number in [job.job for job in self.ledger.outstanding.values() if job.worker == event.worker]:
             if not self.finished and number in self.ledger.outstanding:
-                yield from self._lose(number, event.reason, event.now_s)
+                self._lose(number, event.reason, event.now_s, actions)
 
-    def _lose(self, number: int, reason: str, now_s: float) -> Iterable[Action]:
+    def _lose(self, number: int, reason: str, now_s: float, actions: list[Action]) -> None:
         concurrency = self.ledger.concurrency
         job, age = self._take(number)
         self.ledger.count_lost(job.worker, age)
@@ -276,7 +290,7 @@ class ServerState:
         if decision.use is not None:
             raise ValueError(f"method {self.method.name} uses the gradient of a lost job")
         event = Arrival(job.worker, number, job.read_version, float("nan"), 0, 0.0, now_s)
-        yield from self._conclude(event, job, age, concurrency, decision, "lost", reason, None)
+        self._conclude(event, job, age, concurrency, decision, "lost", reason, None, actions)
 
     def _conclude(
         self,
@@ -288,13 +302,15 @@ class ServerState:
         action: str,
         reason: str | None,
         step_size: StepSize | None,
-    ) -> Iterable[Action]:
+        actions: list[Action],
+    ) -> None:
         """The part that arrivals and losses share: the update, the line of the trace, the end of the budget, new
         work.
         """
         if decision.step is not None:
             step_size = decision.step.step_size
-            yield Step(decision.step.parts, step_size, decision.step.keep)
+            actions.append(Step(decision.step.parts, step_size, decision.step.keep))
+            self.ledger.step_with_slots(decision.step.parts, step_size.value, keep=decision.step.keep)
         version = self.ledger.version
         if step_size is not None:
             self.ledger.advance(concurrency)
@@ -321,54 +337,56 @@ class ServerState:
             distance=event.distance if event.distance is not None and isfinite(event.distance) else None,
         )
         self.rows += 1
-        yield Record(row)
-        yield from self._tick(event)
+        actions.append(Record(row))
+        self._tick(event, actions)
         if not self.finished:
             for number in list(decision.cancel):
-                yield from self._cancel(number, event.now_s)
-            yield from self._assign(decision.assign)
+                self._cancel(number, event.now_s, actions)
+            self._assign(decision.assign, actions)
 
-    def _cancel(self, number: int, now_s: float) -> Iterable[Action]:
+    def _cancel(self, number: int, now_s: float, actions: list[Action]) -> None:
         concurrency = self.ledger.concurrency
         job, age = self._take(number)
         self.ledger.count_discarded(job.worker, age)
         self.cancelled += 1
-        yield Cancel(job.worker, number)
+        actions.append(Cancel(job.worker, number))
         event = Arrival(job.worker, number, job.read_version, float("nan"), 0, 0.0, now_s)
-        yield from self._conclude(event, job, age, concurrency, Decision(), "discard", CANCELLED, None)
+        self._conclude(event, job, age, concurrency, Decision(), "discard", CANCELLED, None, actions)
 
-    def _assign(self, workers: Iterable[int]) -> Iterable[Action]:
+    def _assign(self, workers: Iterable[int], actions: list[Action]) -> None:
         if self.finished:
             return
+        ledger = self.ledger
         for worker in list(workers):  # a copy: methods may give a view of what changes here
             if worker not in self._members:
                 raise ValueError(f"method {self.method.name} gives work to worker {worker}, which is not there")
-            if self.num_jobs(worker) >= self.jobs_per_worker and not self.queues:
+            if not self.queues and ledger.num_jobs_of.get(worker, 0) >= self.jobs_per_worker:
                 raise ValueError(
                     f"method {self.method.name} gives worker {worker} more than {self.jobs_per_worker} jobs"
                 )
-            job = self.ledger.give(worker)
+            job = ledger.give(worker)
             if self._step_sums is not None:
                 self._step_sums.given(job.job)
-            yield Assign(worker, job.job, job.read_version)
+            actions.append(Assign(worker, job.job, job.read_version))
 
-    def _tick(self, event: Arrival | Tick) -> Iterable[Action]:
-        used, name = self.budget.fraction(self.ledger.version, self.samples, self.gradients, event.now_s)
-        if used >= 1.0:
-            yield from self._finish(f"budget used up: {name} = {getattr(self.budget, name)}", complete=True)
+    def _tick(self, event: Arrival | Tick, actions: list[Action]) -> None:
+        spent = self.ledger.version, self.samples, self.gradients, event.now_s
+        if self.budget.is_used_up(*spent):
+            name = self.budget.fraction(*spent)[1]
+            self._finish(f"budget used up: {name} = {getattr(self.budget, name)}", actions, complete=True)
 
-    def _stop(self, event: Stop) -> Iterable[Action]:
-        yield from self._finish(event.reason, failed=event.failed)
+    def _stop(self, event: Stop, actions: list[Action]) -> None:
+        self._finish(event.reason, actions, failed=event.failed)
 
-    def _finish(self, reason: str, *, complete: bool = False, failed: bool = False) -> Iterable[Action]:
+    def _finish(self, reason: str, actions: list[Action], *, complete: bool = False, failed: bool = False) -> None:
         if self.finished is None:
             self.finished = Finish(reason, complete, failed)
-            yield self.finished
+            actions.append(self.finished)
 
-    def _resume(self, event: Resume) -> Iterable[Action]:
+    def _resume(self, event: Resume, actions: list[Action]) -> None:
         for number in list(self.ledger.outstanding):
             if not self.finished and number in self.ledger.outstanding:
-                yield from self._lose(number, "the server was restarted", event.now_s)
+                self._lose(number, "the server was restarted", event.now_s, actions)
 
     # Looking at it from outside.
 

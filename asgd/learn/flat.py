@@ -233,6 +233,8 @@ class FlatModel:
 
     def _reattach_buffers(self) -> None:
         """Copy back buffers that a module replaced instead of changing them in place (self.mean = 0.9 * self.mean)."""
+        if not self._buffers:
+            return
         places = self._places[2 * len(self._parameters) :]
         views = self.layout.views(self._answer_D)[len(self._parameters) :]
         for (owner, name), buffer, view, place in zip(self._owners, self._buffers, views, places, strict=True):

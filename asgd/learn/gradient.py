@@ -6,7 +6,7 @@ Legend of the suffixes: _B samples of a batch, _S parameters and buffers with pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ def _backward(
     """Add weight times the gradient of these samples' mean loss to the flat gradient; returns weight times it."""
     inputs_B, targets_B = _batch(task.train, indices_B, generator, flat.device)
     with _explained(inputs_B, targets_B, flat.device):
-        with torch.autocast(flat.device.type, dtype=torch.bfloat16, enabled=autocast):
+        with torch.autocast(flat.device.type, dtype=torch.bfloat16) if autocast else nullcontext():
             loss = _scalar(task.loss(flat.module(inputs_B), targets_B), "loss")
         if not loss.requires_grad:
             raise ConfigError("the task's loss does not depend on the model's parameters: it has no gradient")

@@ -210,7 +210,8 @@ def _not_json(value: object, where: str) -> Iterator[str]:
             yield from _not_json(inner, f"{where}[{key!r}]")
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from _not_json(inner, f"{where}[{index}]")
+            if type(inner) is not int:  # long lists are mostly of these
+                yield from _not_json(inner, f"{where}[{index}]")
     elif isinstance(value, float):
         if not math.isfinite(value):
             yield f"{where} is {value}, and numbers must be finite"

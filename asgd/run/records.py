@@ -69,6 +69,20 @@ class ServerSummary(msgspec.Struct, frozen=True, kw_only=True):
     bytes_out: int
 
 
+class WorkerSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker's part in a run: gradients used (applied or accumulated) and discarded, jobs lost.
+
+    `share`: its part of all used gradients; `weight`: the step sizes with which its gradients went into the model, as
+    part of all. Both add up to 1 over the workers, or are 0 where there were none.
+    """
+
+    used: int
+    discarded: int
+    lost: int
+    share: float
+    weight: float
+
+
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """What the run ran on."""
 
@@ -82,7 +96,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The content of `summary.json`, written when a run has ended; `finished` is False when it ended before its budget.
 
     `concurrency` is the largest number of outstanding jobs; `samples` counts those of
-    all gradients that arrived, used or not; `used` counts the gradients that were applied or accumulated;
+    all gradients that arrived, used or not; `used` counts the gradients that were applied or accumulated; `workers`
+    holds each worker's part by its number;
     `outstanding` holds the delays of the jobs still in flight at the end; `lost` counts jobs, `restarts` processes.
     """
 
@@ -113,6 +128,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     samples_per_s: float = 0.0
     updates_per_s: float = 0.0
     startup_s: float = 0.0
+    workers: dict[int, WorkerSummary] = {}
 
 
 @contextlib.contextmanager

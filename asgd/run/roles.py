@@ -20,7 +20,7 @@ from asgd.run.channel import Channel
 from asgd.run.evaluator import run_evaluator
 from asgd.run.records import Summary
 from asgd.run.serving import serve
-from asgd.run.shards import make_shards, shard_lines
+from asgd.run.shards import data_lines, make_shards
 from asgd.run.signals import StopRequests
 from asgd.run.worker import run_worker
 
@@ -79,7 +79,7 @@ def server_role(
         stops=stops,
         say=say,
         started_s=started_s,
-        notes=shard_lines(prepared.config, prepared.task, prepared.shards),
+        notes=data_lines(prepared.config, prepared.task, prepared.shards),
     )
 
 

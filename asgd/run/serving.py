@@ -21,7 +21,6 @@ from asgd.run.evaluations import Evaluations
 from asgd.run.records import JOBS_PER_INCARNATION, RunDirectory, Summary
 from asgd.run.saving import Saver, take_over
 from asgd.run.server import Clock, Server
-from asgd.run.shards import data_warning
 from asgd.run.signals import StopRequests
 from asgd.run.status import Status, WorkerStatus
 from asgd.run.summary import summarise
@@ -202,8 +201,7 @@ def serve(
     """
     with RunDirectory.open(path, mode="write") as directory:
         serving = Serving(config, directory, channel, stops or StopRequests(), say, started_s)
-        warning = data_warning(config)
-        for line in (*notes, *([warning] if warning else [])):
+        for line in notes:
             serving.note(line)
         incarnation = directory.next_incarnation()
         state = make_state(config, incarnation)

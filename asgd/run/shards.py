@@ -35,6 +35,12 @@ def shard_lines(config: Config, task: Task, shards: list[Tensor] | None) -> list
     return [f"partition {config.task.partition}; every worker has the weight 1/{len(shards)}", *lines(rows)]
 
 
+def data_lines(config: Config, task: Task, shards: list[Tensor] | None) -> list[str]:
+    """What a run tells of its workers' data before it begins: the table of the shards and the warning, if any."""
+    warning = data_warning(config)
+    return [*shard_lines(config, task, shards), *([warning] if warning else [])]
+
+
 def data_warning(config: Config) -> str | None:
     """A sentence if the workers have different data and the method, or its step-size rule, weighs the fast ones more.
 

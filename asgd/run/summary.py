@@ -9,9 +9,10 @@ import torch
 
 from asgd.config import Config
 from asgd.core.actions import Finish
+from asgd.core.ledger import Ledger
 from asgd.core.state import ServerState
 from asgd.learn.flat import FlatModel
-from asgd.run.records import DelaySummary, Environment, MetricsRow, ServerSummary, Summary
+from asgd.run.records import DelaySummary, Environment, MetricsRow, ServerSummary, Summary, WorkerSummary
 
 
 def summarise(
@@ -76,4 +77,23 @@ def summarise(
         samples_per_s=state.samples / wall_s if wall_s else 0.0,
         updates_per_s=state.version / wall_s if wall_s else 0.0,
         startup_s=startup_s,
+        workers=_workers(ledger),
     )
+
+
+def _workers(ledger: Ledger) -> dict[int, WorkerSummary]:
+    """Each worker's part in the run, by number."""
+    by_number = sorted(
+        ledger.per_worker.items()
+    )  # not by who joined first: the last bits of the sum depend on the order
+    total = sum(stats.weight for _, stats in by_number)
+    return {
+        worker: WorkerSummary(
+            used=stats.used,
+            discarded=stats.discarded,
+            lost=stats.lost,
+            share=stats.used / ledger.num_used if ledger.num_used else 0.0,
+            weight=stats.weight / total if total else 0.0,
+        )
+        for worker, stats in by_number
+    }

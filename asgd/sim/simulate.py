@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,6 +15,7 @@ from asgd.learn.gradient import evaluate
 from asgd.learn.task import Task
 from asgd.run.build import make_state
 from asgd.run.evaluations import Evaluations
+from asgd.run.files import reason_of
 from asgd.run.records import MetricsRow, RunDirectory, Summary
 from asgd.run.saving import Saver
 from asgd.run.speeds import job_seconds
@@ -60,10 +61,16 @@ def recorded(rows: Sequence[TraceRow]) -> EndOfJob:
     return end_of_job
 
 
+def recorded_seconds(rows: Sequence[TraceRow]) -> dict[int, tuple[float, float]]:
+    """What the workers of a real run said of their jobs' times, (compute_s, wait_s) by job: some methods go by it."""
+    return {row.job: (row.compute_s, row.wait_s) for row in rows if row.reason != CANCELLED}
+
+
 class Simulation:
     """A run in virtual time, in memory; whoever wants a record of it takes its lines as they come.
 
-    Arguments: config, task: the run's; end_of_job: the speeds.
+    Arguments: config, task: the run's; end_of_job: the speeds; seconds: what workers said of their jobs' times, see
+    `VirtualCluster`.
     Attributes: state: the core, which an event `Stop` ends early; compute: the model and its optimizer; now_s: the
     time.
 
@@ -76,8 +83,14 @@ class Simulation:
         4.0
     """
 
-    def __init__(self, config: Config, task: Task, end_of_job: EndOfJob) -> None:
-        self.config, self._task, self._end_of_job = config, task, end_of_job
+    def __init__(
+        self,
+        config: Config,
+        task: Task,
+        end_of_job: EndOfJob,
+        seconds: Mapping[int, tuple[float, float]] | None = None,
+    ) -> None:
+        self.config, self._task, self._end_of_job, self._seconds = config, task, end_of_job, seconds or {}
         self.state = make_state(config)
         self.compute = TaskCompute(config, task)
         self.now_s = 0.0
@@ -120,7 +133,13 @@ class Simulation:
         on_event(0.0)
         num_workers = self.config.cluster.num_workers
         self.now_s = VirtualCluster(
-            state, num_workers, self._end_of_job, compute, on_row=hear_row, on_event=on_event
+            state,
+            num_workers,
+            self._end_of_job,
+            compute,
+            on_row=hear_row,
+            on_event=on_event,
+            seconds=self._seconds,
         ).run()
         assert state.finished is not None
         return summarise(
@@ -141,22 +160,35 @@ def _evaluated_at_once(config: Config) -> Config:
     return msgspec.structs.replace(config, evaluation=msgspec.structs.replace(config.evaluation, evaluate="during"))
 
 
+def keep_lines(path: Path, lines: Sequence[str]) -> None:
+    """Write what a simulation tells of itself into the run's logs/, as the server does; nothing without lines."""
+    if not lines:
+        return
+    log = path / "logs" / "simulator.log"
+    try:
+        log.parent.mkdir(exist_ok=True)
+        log.write_text("".join(f"{line}\n" for line in lines))
+    except OSError as error:
+        raise RunError(f"{log} cannot be written: {reason_of(error)}.") from error
+
+
 def simulate_into(
     config: Config,
     task: Task,
     path: Path,
     end_of_job: EndOfJob,
     progress: Callable[[float, float], None] = lambda fraction, now_s: None,
+    seconds: Mapping[int, tuple[float, float]] | None = None,
 ) -> Summary:
     """Simulate a run into its directory, which has its config.toml already; returns the summary.
 
     Arguments: config, task: the run's; end_of_job: the speeds; progress: takes the used part of the budget and the
-    time.
+    time; seconds: what workers said of their jobs' times.
     Errors: RunError, one sentence, for a run that has diverged, after its files were written.
     """
     with RunDirectory.open(path, mode="write") as directory:
         directory.next_incarnation()
-        simulation = Simulation(config, task, end_of_job)
+        simulation = Simulation(config, task, end_of_job, seconds)
         summary = simulation.run(directory.append_trace, directory.append_metrics, progress)
         saver = Saver(config, directory, directory.notes.append)
         saver.save_last(simulation.state, simulation.compute.update, simulation.compute.flat, simulation.now_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -72,7 +72,8 @@ class VirtualCluster:
 
     Arguments: state: the core, new; num_workers: n, all there at time 0; end_of_job: when a job that starts now is
     done;
-    compute: what jobs compute; on_row: takes each line of the trace; on_event: called after each event with the time.
+    compute: what jobs compute; on_row: takes each line of the trace; on_event: called after each event with the time;
+    seconds: (compute_s, wait_s) of jobs whose worker has said so, by number; the others compute from start to end.
 
     Example:
         >>> from asgd.core.methods import make_method
@@ -94,6 +95,7 @@ class VirtualCluster:
     compute: Compute = field(default_factory=Nothing)
     on_row: Callable[[TraceRow], None] = lambda row: None
     on_event: Callable[[float], None] = lambda now_s: None
+    seconds: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     now_s: float = 0.0
     _heap: list[tuple[float, int, int, Assign, float]] = field(default_factory=list)
     _waiting: dict[int, deque[Assign]] = field(default_factory=dict)
@@ -120,14 +122,16 @@ class VirtualCluster:
             result = self.compute.compute(worker, job.job)
             del self._running[worker]
             self._idle.append(worker)
+            compute_s, wait_s = self.seconds.get(job.job) or (end_s - began_s, 0.0)
             arrival = Arrival(
                 worker,
                 job.job,
                 job.version,
                 result.loss,
                 result.samples,
-                end_s - began_s,
+                compute_s,
                 end_s,
+                wait_s,
                 finite=result.finite,
                 distance=result.distance,
             )
@@ -159,6 +163,8 @@ class VirtualCluster:
             if worker in self._running or not waiting:
                 continue
             job = waiting.popleft()
+            if not waiting:
+                del self._waiting[worker]  # an empty queue takes more memory than all else that a worker has here
             self._starts += 1
             self._running[worker] = self._starts
             end_s = self.end_of_job(worker, job.job, self.now_s)
