@@ -12,7 +12,6 @@ from asgd.bench import published
 from asgd.config import load_config
 from asgd.run.build import validate
 
-
 SETTING = Path(__file__).parents[2] / "configs" / "least_squares_40.toml"
 
 
