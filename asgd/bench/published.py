@@ -1,7 +1,7 @@
 """The published least-squares setting on real processes: 40 workers, 32,000 computed gradients, tuned step sizes.
 
-Every method's step size is tuned on the grid 2^(k/3): first in virtual time, then on real processes from the best one
-on, neighbour by neighbour, until neither neighbour is better; the best one is then run with further seeds.
+Every method's step size is tuned on the grid 2^(k/3) on the real processes: by octaves, then by thirds of one, until
+neither neighbour is better; the best one is then run with further seeds.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from asgd.api import train
 from asgd.config import Config, load_config
 from asgd.errors import RunError
 from asgd.run.result import Run
-from asgd.sim.tune import octaves, tune
+from asgd.sim.tune import octaves
 
 METRIC = "suboptimality"
 LAST = 0.1  # the share of the budget at its end that the score is a mean over
-# 40 processes of equal work on a few cores take turns, much as equal speeds do.
-VIRTUAL_SPEEDS = ["cluster.speeds.profile=equal", "cluster.speeds.seconds=1.0"]
-GRID = octaves(2**-5, 2**5)
+PER_OCTAVE = 3
+GRID = octaves(2**-6, 2**5, PER_OCTAVE)
+START = GRID.index(0.125)
 
 CONTENDERS: dict[str, list[str]] = {
     "mini-batch": ["method.name=minibatch"],
@@ -37,7 +37,6 @@ CONTENDERS: dict[str, list[str]] = {
     "m-synchronous, m = 20": ["method.name=m_synchronous", "method.options={m = 20}"],
     "Rescaled": ["method.name=rescaled", "method.rule=constant"],
     "FedBuff, K = 10": ["method.name=fedbuff", "method.options={buffer = 10}"],
-    "Ringleader": ["method.name=ringleader"],
 }
 # THROTTLE (2026): mean of F - F* over the last 10%, and the tuned step size.
 PUBLISHED = {
@@ -63,7 +62,6 @@ class Result(NamedTuple):
     step_size: float
     scores: list[Score]
     tried: dict[float, float]
-    virtual_step_size: float
     gradients_per_s: float
     cancelled: int
 
@@ -100,13 +98,8 @@ def run_real(config: Config, overrides: Sequence[str]) -> tuple[Score, Run | Non
         return score, run
 
 
-def measure(
-    config: Config, overrides: Sequence[str], seeds: int, say: Callable[[str], None], jobs: int | None = None
-) -> Result:
-    """Tune a contender in virtual time and then on real processes; run its best step size with all seeds."""
-    virtual = tune(config, [*overrides, *VIRTUAL_SPEEDS], step_sizes=GRID[::3], seeds=1, metric=METRIC, jobs=jobs)
-    assert virtual.best is not None
-    start = GRID.index(float(virtual.best.values["method.step_size"]))
+def measure(config: Config, overrides: Sequence[str], seeds: int, say: Callable[[str], None]) -> Result:
+    """Tune a contender on real processes, and run its best step size with all seeds."""
     tried: dict[int, Score] = {}
     runs: dict[int, Run | None] = {}
 
@@ -118,14 +111,7 @@ def measure(
             say(f"  step size {GRID[place]:.4g}: {tried[place].answered:.3g}")
         return tried[place].answered
 
-    best = start
-    while best > 0 and at(best) == float("inf"):
-        best -= 1
-    while True:
-        better = min((best - 1, best + 1), key=at)
-        if not at(better) < at(best):
-            break
-        best = better
+    best = lowest(at, START, PER_OCTAVE)
     scores = [tried[best]]
     for seed in range(1, seeds):
         more = [*overrides, f"method.step_size={GRID[best]}", f"seed={config.seed + seed}"]
@@ -135,10 +121,31 @@ def measure(
         GRID[best],
         scores,
         {GRID[place]: score.answered for place, score in sorted(tried.items())},
-        GRID[start],
         kept.summary.arrivals / kept.summary.wall_s if kept else float("nan"),
         sum(row.samples == 0 for row in kept.trace) if kept else 0,
     )
+
+
+def lowest(at: Callable[[int], float], start: int, stride: int) -> int:
+    """The place of a lowest value: neither neighbour, at a distance of `stride` first and of 1 then, is lower.
+
+    Arguments: at: the value at a place, infinite where there is none; start: where to begin; stride: >= 1. From
+    infinite values the search goes down.
+
+    Example:
+        >>> lowest(lambda place: abs(place - 4) if 0 <= place < 20 else float("inf"), start=10, stride=3)
+        4
+    """
+    best = start
+    while at(best) == float("inf") and best > 0:
+        best = max(0, best - stride)
+    for step in sorted({stride, 1}, reverse=True):
+        while True:
+            better = min((best - step, best + step), key=at)
+            if not at(better) < at(best):
+                break
+            best = better
+    return best
 
 
 def run(path: Path, say: Callable[[str], None], seeds: int = 3, only: Sequence[str] = ()) -> dict[str, Result]:
