@@ -14,6 +14,7 @@ from rich.table import Table
 
 from asgd.cli.options import AsJson, Debug, app
 from asgd.errors import ConfigError
+from asgd.run.files import write_atomically
 
 if TYPE_CHECKING:
     from asgd.bench.claims import Outcome
@@ -39,7 +40,8 @@ def claims_command(
     # Progress goes to standard error, so that the tables (or the JSON object) are all that is on standard output.
     progress = Console(stderr=True)
     effort = Effort(quick, real, jobs or os.cpu_count() or 1, lambda line: progress.print(line, highlight=False))
-    results: dict[str, Any] = {}
+    whole: dict[str, Any] = {"quick": quick, "real": real, "claims": {}}
+    out.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         claim, started_s = CLAIMS[number], time.monotonic()
         effort.say(f"claim {number}: {claim.title} ...")
@@ -47,18 +49,17 @@ def claims_command(
         seconds = time.monotonic() - started_s
         for plot in outcome.plots:
             draw(plot, out)
-        results[str(number)] = {
+        whole["claims"][str(number)] = {
             "title": claim.title, "where": claim.where, "seconds": round(seconds, 1), **outcome.to_dict()
         }  # fmt: skip
+        # After each claim: an interrupt costs no more than the one that is being checked.
+        write_atomically(out / "claims.json", (json.dumps(whole, indent=1) + "\n").encode())
         if not as_json:
             _show(number, claim.title, claim.where, outcome)
-    whole = {"quick": quick, "real": real, "claims": results}
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "claims.json").write_text(json.dumps(whole, indent=1) + "\n")
     if as_json:
         print(json.dumps(whole))
     else:
-        _show_all(results)
+        _show_all(whole["claims"])
 
 
 def _show(number: int, title: str, where: str, outcome: Outcome) -> None:

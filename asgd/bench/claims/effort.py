@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from asgd.errors import RunError
 
 T = TypeVar("T")
 
@@ -29,12 +33,27 @@ class Effort:
     def map(self, function: Callable[..., T], cells: Iterable[tuple[Any, ...]]) -> list[T]:
         """Call a function for each cell's arguments, in parallel; the results in the order of the cells.
 
-        The processes are forked from a server that has imported the simulator and has no threads.
+        The processes are forked from a server that has imported the simulator and has no threads. None is left when
+        this ends, however it does.
+        Errors: RunError when one of them dies.
         """
         cells = list(cells)
         if self.jobs == 1:
             return [function(*cell) for cell in cells]
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["asgd.bench.claims"])
-        with ProcessPoolExecutor(min(self.jobs, len(cells)), mp_context=context) as pool:
-            return list(pool.map(function, *zip(*cells, strict=True)))
+        processes = min(self.jobs, len(cells))
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_interrupts_to_the_parent) as pool:
+            try:
+                return list(pool.map(function, *zip(*cells, strict=True)))
+            except BrokenProcessPool as error:
+                raise RunError("a process that computes a part of a claim died (out of memory?)") from error
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for child in multiprocessing.active_children():
+                    child.terminate()
+                raise
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

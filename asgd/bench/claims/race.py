@@ -9,7 +9,9 @@ import numpy as np
 
 from asgd.bench.claims.effort import Effort
 from asgd.bench.claims.outcome import Measured, Outcome, Row, judge
+from asgd.bench.claims.profiles import pace
 from asgd.bench.claims.statistics import mean
+from asgd.bench.optimal import minibatch_time, optimal_time
 from asgd.report.plots import HeatMap
 from asgd.sim.problems import tridiagonal
 from asgd.sim.study import run_study, study_config, tuned, until_below
@@ -121,44 +123,6 @@ def race(contender: str, profile: str, num_workers: int, tuning: Sequence[int], 
     return Result(contender, profile, value, step_size, at_edge, seconds)
 
 
-def seconds_per_gradient(profile: str, num_workers: int) -> list[float]:
-    """h_i, the mean seconds per gradient of each worker, measured on a run of the core alone and sorted."""
-    config = study_config("asynchronous", num_workers, speeds=PROFILES[profile], budget={"time_s": 4000.0})
-    study = run_study(config, tridiagonal(2), [1e-6], [0], every=10**9)
-    return sorted(4000.0 / max(stats.used, 1) for stats in study.state.ledger.per_worker.values())
-
-
-def optimal_time(seconds_N: Sequence[float], delta: float, smoothness: float, sigma2: float, eps: float) -> float:
-    """The optimal time to eps for workers with the same data, up to a constant.
-
-    Formula: min over m of ((1/m) sum_{i<=m} 1/h_i)^-1 (L Delta/eps + sigma^2 L Delta/(m eps^2)), h sorted.
-
-    Example:
-        >>> optimal_time([1.0, 1.0], delta=1.0, smoothness=1.0, sigma2=2.0, eps=1.0)
-        2.0
-
-    Reference: Tyurin, Richtarik, "Optimal time complexities of parallel stochastic optimization methods under a fixed
-    computation model", arXiv:2305.12387.
-    """
-    speed, best = 0.0, float("inf")
-    for m, seconds in enumerate(seconds_N, start=1):
-        speed += 1.0 / seconds
-        best = min(best, m / speed * (smoothness * delta / eps + sigma2 * smoothness * delta / (m * eps**2)))
-    return best
-
-
-def minibatch_time(slowest_s: float, n: int, delta: float, smoothness: float, sigma2: float, eps: float) -> float:
-    """The same for mini-batch SGD: seconds per round times (L Delta/eps + sigma^2 L Delta/(n eps^2))."""
-    return slowest_s * (smoothness * delta / eps + sigma2 * smoothness * delta / (n * eps**2))
-
-
-def round_seconds(profile: str, num_workers: int) -> float:
-    """The mean seconds per round of mini-batch SGD: the mean of the slowest of n jobs."""
-    config = study_config("minibatch", num_workers, speeds=PROFILES[profile], budget={"versions": 300})
-    study = run_study(config, tridiagonal(2), [1e-6], [0], every=10**9)
-    return study.end_s / study.state.version
-
-
 def check(effort: Effort) -> Outcome:
     """Every contender under every profile."""
     num_workers = 16 if effort.quick else 32
@@ -172,8 +136,10 @@ def check(effort: Effort) -> Outcome:
     known = {"delta": problem.start_value, "smoothness": problem.smoothness, "sigma2": NOISE * EPS, "eps": EPS}
     rows, predicted_gains, gains, wins = [], [], [], dict.fromkeys(names, 0)
     for profile in profiles:
-        best = optimal_time(seconds_per_gradient(profile, num_workers), **known)
-        predicted = minibatch_time(round_seconds(profile, num_workers), num_workers, **known) / best
+        config = study_config("asynchronous", num_workers, speeds=PROFILES[profile], budget={"versions": 1})
+        speeds = pace([config], 4000.0)
+        best = optimal_time(sorted(speeds.seconds_N), **known)
+        predicted = minibatch_time(speeds.round_s, num_workers, **known) / best
         ranked = sorted(names, key=lambda name: np.mean(results[name, profile].seconds))
         winner = results[ranked[0], profile]
         gain = float(np.mean(results["mini-batch", profile].seconds) / np.mean(winner.seconds))

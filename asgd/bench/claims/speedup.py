@@ -12,8 +12,8 @@ import numpy as np
 from asgd.bench.claims.effort import Effort
 from asgd.bench.claims.outcome import Measured, Outcome, Row, judge
 from asgd.bench.claims.profiles import NAMES, pace, speeds_of
-from asgd.bench.claims.race import minibatch_time, optimal_time
 from asgd.bench.claims.statistics import mean
+from asgd.bench.optimal import minibatch_time, optimal_time
 from asgd.config import Config
 from asgd.errors import RunError
 from asgd.report.plots import Line, Plot

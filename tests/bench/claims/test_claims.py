@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from asgd.bench.claims import CLAIMS, Effort, chosen, delays, heterogeneous, queueing, race, stability
 from asgd.bench.claims.outcome import Measured, Outcome, Row, judge
 from asgd.bench.claims.statistics import exponent, mean
+from asgd.bench.optimal import minibatch_time, optimal_time
 from asgd.cli import app
 from asgd.errors import ConfigError
 
@@ -80,9 +81,9 @@ def test_answers_that_pull_one_way_together_raise_the_floor():
 def test_optimal_time_by_hand():
     """One fast worker (1 s) and one slow (9 s): m = 1 costs (1 + 1) s, m = 2 costs 2/(1 + 1/9) (1 + 1/2) = 2.7 s."""
     known = {"delta": 1.0, "smoothness": 1.0, "sigma2": 1.0, "eps": 1.0}
-    assert race.optimal_time([1.0, 9.0], **known) == pytest.approx(2.0)
-    assert race.optimal_time([1.0, 1.0], **known) == pytest.approx(1.5)
-    assert race.minibatch_time(9.0, 2, **known) == pytest.approx(13.5)
+    assert optimal_time([1.0, 9.0], **known) == pytest.approx(2.0)
+    assert optimal_time([1.0, 1.0], **known) == pytest.approx(1.5)
+    assert minibatch_time(9.0, 2, **known) == pytest.approx(13.5)
 
 
 def test_every_method_has_a_contender():
