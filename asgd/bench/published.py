@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import msgspec
 from rich.table import Table
@@ -17,6 +16,7 @@ from rich.table import Table
 from asgd.api import train
 from asgd.config import Config, load_config
 from asgd.errors import RunError
+from asgd.run.files import write_atomically
 from asgd.run.result import Run
 from asgd.sim.tune import octaves
 
@@ -47,22 +47,22 @@ PUBLISHED = {
 }
 
 
-class Score(NamedTuple):
-    """The mean of F - F* over the last tenth of the budget: `answered` counts the gradients that arrived, used or not;
-    `given` counts the cancelled jobs too, whether or not their worker had begun them.
+class Score(msgspec.Struct, frozen=True):
+    """The mean of F - F* over the last tenth of the budget, None if it diverged: `answered` counts the gradients that
+    arrived, used or not; `given` counts the cancelled jobs too, whether or not their worker had begun them.
     """
 
-    answered: float
-    given: float
+    answered: float | None
+    given: float | None
 
 
-class Result(NamedTuple):
+class Result(msgspec.Struct, frozen=True):
     """A contender's best step size with its scores by seed, and all that was tried on real processes."""
 
     step_size: float
     scores: list[Score]
-    tried: dict[float, float]
-    gradients_per_s: float
+    tried: list[tuple[float, float | None]]  # step size, score
+    gradients_per_s: float | None
     cancelled: int
 
 
@@ -75,24 +75,24 @@ def score_of(run: Run, gradients: int) -> Score:
         if row.steps:
             answered_at[row.version + 1], given_at[row.version + 1] = answered, given
 
-    def mean(at: dict[int, int]) -> float:
+    def mean(at: dict[int, int]) -> float | None:
         low = (1 - LAST) * gradients
         values = [row.results[METRIC] for row in run.metrics if low <= at[row.version] <= gradients]
         finite = [value for value in values if value is not None]
-        return sum(finite) / len(finite) if finite and len(finite) == len(values) else float("inf")
+        return sum(finite) / len(finite) if finite and len(finite) == len(values) else None
 
     return Score(mean(answered_at), mean(given_at))
 
 
 def run_real(config: Config, overrides: Sequence[str]) -> tuple[Score, Run | None]:
-    """One run on real processes, into a directory that is removed; infinite scores when it diverged."""
+    """One run on real processes, into a directory that is removed; no scores when it diverged."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             run = train(config, overrides, run_dir=Path(folder) / "run")
         except RunError as error:
             if "diverged" not in str(error):
                 raise
-            return Score(float("inf"), float("inf")), None
+            return Score(None, None), None
         score = score_of(run, config.budget.gradients)
         _ = run.summary  # read while it is there
         return score, run
@@ -108,8 +108,9 @@ def measure(config: Config, overrides: Sequence[str], seeds: int, say: Callable[
             return float("inf")
         if place not in tried:
             tried[place], runs[place] = run_real(config, [*overrides, f"method.step_size={GRID[place]}"])
-            say(f"  step size {GRID[place]:.4g}: {tried[place].answered:.3g}")
-        return tried[place].answered
+            say(f"  step size {GRID[place]:.4g}: {_text(tried[place].answered)}")
+        answered = tried[place].answered
+        return float("inf") if answered is None else answered
 
     best = lowest(at, START, PER_OCTAVE)
     scores = [tried[best]]
@@ -120,8 +121,8 @@ def measure(config: Config, overrides: Sequence[str], seeds: int, say: Callable[
     return Result(
         GRID[best],
         scores,
-        {GRID[place]: score.answered for place, score in sorted(tried.items())},
-        kept.summary.arrivals / kept.summary.wall_s if kept else float("nan"),
+        [(GRID[place], score.answered) for place, score in sorted(tried.items())],
+        kept.summary.arrivals / kept.summary.wall_s if kept else None,
         sum(row.samples == 0 for row in kept.trace) if kept else 0,
     )
 
@@ -148,28 +149,25 @@ def lowest(at: Callable[[int], float], start: int, stride: int) -> int:
     return best
 
 
-def run(path: Path, say: Callable[[str], None], seeds: int = 3, only: Sequence[str] = ()) -> dict[str, Result]:
-    """All contenders, or `only` those; `path`: the configuration of the setting."""
+def run(
+    path: Path, say: Callable[[str], None], seeds: int = 3, only: Sequence[str] = (), out: Path | None = None
+) -> dict[str, Result]:
+    """All contenders, or `only` those.
+
+    Arguments: path: the configuration of the setting; say: takes a line about what is going on; seeds: runs of each
+    best step size; out: a JSON file that is written after each contender; those that are in it aren't run again.
+    """
     config = load_config(path)
-    results = {}
+    results: dict[str, Result] = {}
+    if out is not None and out.exists():
+        results = msgspec.json.decode(out.read_bytes(), type=dict[str, Result])
     for name, overrides in CONTENDERS.items():
-        if not only or name in only:
+        if name not in results and (not only or name in only):
             say(f"{name} ...")
             results[name] = measure(config, overrides, seeds, say)
+            if out is not None:
+                write_atomically(out, encode(results))
     return results
-
-
-def to_dict(results: dict[str, Result]) -> dict[str, Any]:
-    """Plain values: a result by contender, beside what was published."""
-    return {
-        name: {
-            **result._asdict(),
-            "scores": [score._asdict() for score in result.scores],
-            "tried": {f"{step_size:.6g}": value for step_size, value in result.tried.items()},
-            "published": PUBLISHED.get(name),
-        }
-        for name, result in results.items()
-    }
 
 
 def table(results: dict[str, Result]) -> Table:
@@ -185,16 +183,21 @@ def table(results: dict[str, Result]) -> Table:
             _of_seeds([score.answered for score in result.scores]),
             _of_seeds([score.given for score in result.scores]) if result.cancelled else "the same",
             f"{published[0]:.3g} ({published[1]:g})" if published else "",
-            f"{result.gradients_per_s:,.0f}",
+            "" if result.gradients_per_s is None else f"{result.gradients_per_s:,.0f}",
         )
     return shown
 
 
-def _of_seeds(values: list[float]) -> str:
-    ordered = sorted(values)
-    return f"{ordered[len(ordered) // 2]:.3g} ({ordered[0]:.2g} to {ordered[-1]:.2g})"
+def _of_seeds(values: list[float | None]) -> str:
+    """The median, and the smallest and largest; divergence is the largest."""
+    ordered = sorted(values, key=lambda value: float("inf") if value is None else value)
+    return f"{_text(ordered[len(ordered) // 2])} ({_text(ordered[0])} to {_text(ordered[-1])})"
+
+
+def _text(value: float | None) -> str:
+    return "diverged" if value is None else f"{value:.3g}"
 
 
 def encode(results: dict[str, Result]) -> bytes:
     """The JSON text of a result file."""
-    return msgspec.json.format(msgspec.json.encode(to_dict(results)), indent=1) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n"

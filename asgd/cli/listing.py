@@ -54,7 +54,7 @@ def published_command(
     config: Annotated[Path, typer.Option(help="The setting.")] = Path("configs/least_squares_40.toml"),
     only: Annotated[list[str] | None, typer.Option(help="A method of the table; may be repeated.")] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each method's best step size.", min=1)] = 3,
-    out: Annotated[Path | None, typer.Option(help="Write the result here as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file of the results; what is there isn't run again.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -65,11 +65,9 @@ def published_command(
     if unknown:
         raise ConfigError(f"--only {unknown[0]!r}: allowed: {', '.join(published.CONTENDERS)}")
     progress = Console(stderr=True)
-    results = published.run(config, lambda line: progress.print(line, highlight=False), seeds, only or ())
-    if out is not None:
-        out.write_bytes(published.encode(results))
+    results = published.run(config, lambda line: progress.print(line, highlight=False), seeds, only or (), out)
     if as_json:
-        print(json.dumps(published.to_dict(results)))
+        print(published.encode(results).decode(), end="")
     else:
         Console().print(published.table(results))
 

@@ -37,7 +37,7 @@ def test_cancelled_jobs_count_only_in_the_strict_score():
 
 
 def test_no_evaluation_in_the_last_tenth_is_no_score():
-    assert published.score_of(run_of([(0, 1, 1)], [(0, 1.0)]), 20).answered == math.inf
+    assert published.score_of(run_of([(0, 1, 1)], [(0, 1.0)]), 20).answered is None
 
 
 @pytest.mark.parametrize("lowest_place", [0, 4, 7, 19])
