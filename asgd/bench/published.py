@@ -93,9 +93,9 @@ def run_real(config: Config, overrides: Sequence[str]) -> tuple[Score, Run | Non
             if "diverged" not in str(error):
                 raise
             return Score(None, None), None
-        score = score_of(run, config.budget.gradients)
-        _ = run.summary  # read while it is there
-        return score, run
+        if not run.summary.finished:
+            raise RunError(f"a run ended before its budget was used up: {run.summary.stopped_because}")
+        return score_of(run, config.budget.gradients), run
 
 
 def measure(config: Config, overrides: Sequence[str], seeds: int, say: Callable[[str], None]) -> Result:
