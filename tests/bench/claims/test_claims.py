@@ -21,6 +21,7 @@ def test_a_claim_holds_if_each_of_its_predictions_does():
     assert Outcome(rows, "").verdict == "holds"
     assert Outcome([*rows, Row("c", "1", Measured(2.0), judge(False))], "").verdict == "does not hold"
     assert Outcome(rows[1:], "").verdict == "finding"
+    assert Outcome(rows, "", details=[Row("d", "1", Measured(2.0), "undecided")]).verdict == "undecided"
 
 
 def test_interval_of_a_mean_and_fit_of_an_exponent():
