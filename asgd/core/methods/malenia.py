@@ -60,7 +60,10 @@ class Malenia:
             )
 
     def begin(self, view: View) -> Decision:
-        for worker in view.workers:  # a restarted run may be in the middle of a round
+        # A restarted run may be in the middle of a round: all have left it, also whoever made the arrival that ended
+        # the run and had no job to lose.
+        self.missing, self.gone, self.inverse_sum = {}, dict.fromkeys(self.counts), 0.0
+        for worker in view.workers:
             self._enter(worker)
         return Decision(assign=everybody(view))
 

@@ -56,7 +56,11 @@ class Ringleader:
     num_slots: int = 0
 
     def begin(self, view: View) -> Decision:
-        self.waiting = set(view.workers)  # a restarted server has lost all jobs before, and so emptied the tables
+        # A restarted server has lost all jobs, and with them the tables; but whoever made the arrival that ended the
+        # run had none to lose.
+        self.free_slots += [slot for table in (self.table, self.later) for slot, _ in table.values()]
+        self.table, self.later = {}, {}
+        self.updating, self.waiting = False, set(view.workers)
         return Decision(assign=view.workers)
 
     def joined(self, view: View, worker: int) -> Decision:
