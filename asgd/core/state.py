@@ -138,7 +138,7 @@ class ServerState:
         return self.ledger.max_concurrency
 
     @property
-    def workers(self) -> Iterable[int]:
+    def workers(self) -> Collection[int]:
         return self._members.keys()
 
     @property
@@ -289,6 +289,8 @@ class ServerState:
         decision = self.method.lost(self, job.worker, number)
         if decision.use is not None:
             raise ValueError(f"method {self.method.name} uses the gradient of a lost job")
+        if decision.step is not None and not self._members:
+            raise ValueError(f"method {self.method.name} makes a step with nobody there")
         event = Arrival(job.worker, number, job.read_version, float("nan"), 0, 0.0, now_s)
         self._conclude(event, job, age, concurrency, decision, "lost", reason, None, actions)
 

@@ -90,7 +90,7 @@ class Malenia:
         if worker in self.counts and worker not in self.gone:
             self.gone[worker] = None
             self.inverse_sum -= 1.0 / self.counts[worker]
-        return Decision(step=self._step_if_due(view))
+        return Decision(step=self._step_if_due(view) if view.workers else None)
 
     def _enter(self, worker: int) -> None:
         if worker in self.gone:
