@@ -198,6 +198,9 @@ class ServerState:
     def _arrival(self, event: Arrival, actions: list[Action]) -> None:
         if self.finished:
             return  # the job stays in flight: its age is part of the books
+        if self.budget.is_too_late(event.now_s):
+            self._tick(event, actions)  # as if the clock had been looked at in time: so runs in virtual time end too
+            return
         ledger = self.ledger
         refusal = self._why_refused(event)
         if refusal is not None:

@@ -212,6 +212,19 @@ def test_time_ends_by_a_tick():
     assert driver.finished.reason == "budget used up: time_s = 10.0"
 
 
+def test_what_arrives_after_the_time_ends_the_run_unused():
+    driver = start(2, budget=Budget(time_s=4.0))  # the driver's clock goes on by 1 at each event
+    driver.answer(0)
+    driver.answer(1)
+    assert driver.finished is not None and driver.state.version == 2, "what arrives at the limit is used"
+    driver = start(2, budget=Budget(versions=4, time_s=3.5))
+    driver.answer(0)
+    driver.answer(1)
+    assert driver.finished.reason == "budget used up: time_s = 3.5" and driver.finished.complete
+    assert driver.column("time_s") == [3.0] and driver.state.gradients == driver.state.version == 1
+    assert driver.state.concurrency == 2 and driver.state.ledger.in_flight_delays() == [1, 0], "its job stays in flight"
+
+
 def test_stop():
     driver = start(1)
     driver.stop()
