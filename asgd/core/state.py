@@ -247,7 +247,8 @@ class ServerState:
 
     def _use(self, decision: Decision, worker: int) -> tuple[str, str | None, StepSize | None, Action | None]:
         """What is recorded of the use of a gradient (action, reason, step size), and the action that carries it out."""
-        # Weight 1/tau_C: each worker's statistics enter as one of tau_C, and a single worker's replace the old ones.
+        # Weight 1/tau_C: each worker's statistics enter as one of tau_C, and a single worker's replace the old ones. So
+        # also where gradients are kept in a table, as Ringleader's: no step is the end of a mean over workers there.
         weight = 1.0 / self.ledger.max_concurrency
         match decision.use:
             case UseApply(size, clip, correction) if decision.step is None:
@@ -256,11 +257,12 @@ class ServerState:
             case UseMix(share) if decision.step is None:
                 self.ledger.add_weight(worker, share)
                 return "apply", None, StepSize(share, share), Mix(share, weight)
-            case UseAccumulate(slot, share):
-                self._accumulated += 1
+            case UseAccumulate(slot, share, kept):
                 self.ledger.put_in_slot(slot, worker, share)
-                # So that the statistics after k gradients are the mean of the k workers'.
-                return "accumulate", None, None, Accumulate(slot, share, 1.0 / self._accumulated)
+                if not kept:  # so that the statistics after k gradients are the mean of the k workers'
+                    self._accumulated += 1
+                    weight = 1.0 / self._accumulated
+                return "accumulate", None, None, Accumulate(slot, share, weight)
             case UseStore(slot):
                 self.ledger.put_in_slot(slot, worker, 1.0, replace=True)
                 return "accumulate", None, None, Store(slot, weight)

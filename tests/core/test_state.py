@@ -176,15 +176,21 @@ def test_minibatch_schedule_over_samples_starts_at_zero():
 
 
 def test_buffers_are_the_mean_of_a_minibatch_and_move_by_one_of_tau_c_otherwise():
-    for method, weights in (("minibatch", [1, 1 / 2, 1 / 3, 1]), ("asynchronous", [1 / 3] * 4)):
+    one_of_3 = [1 / 3] * 6
+    for method, weights, order in (
+        ("minibatch", [1, 1 / 2, 1 / 3, 1], [0, 1, 2, 0]),
+        ("asynchronous", one_of_3, [0, 1, 2, 0, 1, 2]),
+        # Worker 0's second gradient joins its first in the table, 2's makes a step; so do those of 0 and 1 after it.
+        ("ringleader", one_of_3, [0, 0, 1, 2, 0, 1]),
+    ):
         driver, seen = start(3, method=method), []
         handle = driver.state.handle
         driver.state.handle = lambda event, handle=handle, seen=seen: [
             seen.append(action.buffer_weight) or action if hasattr(action, "buffer_weight") else action
             for action in handle(event)
         ]
-        driver.answers([0, 1, 2, 0])
-        assert seen == weights
+        driver.answers(order)
+        assert seen == weights, method
 
 
 @pytest.mark.parametrize(

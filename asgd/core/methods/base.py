@@ -29,10 +29,11 @@ class UseMix(NamedTuple):
 
 
 class UseAccumulate(NamedTuple):
-    """Add weight times this gradient to the slot."""
+    """Add weight times this gradient to the slot; `kept`: the slot is one of a table, which several steps use."""
 
     slot: int
     weight: float = 1.0
+    kept: bool = False
 
 
 class UseStore(NamedTuple):

@@ -115,7 +115,7 @@ class Ringleader:
         entry = table.get(worker)
         if entry is not None:
             entry[1] += 1
-            return UseAccumulate(entry[0])
+            return UseAccumulate(entry[0], kept=True)
         if not self.free_slots:
             self.free_slots.append(self.num_slots)
             self.num_slots += 1
