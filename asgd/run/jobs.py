@@ -32,7 +32,7 @@ def compute_job(
     """Compute a job at flat.state_S and leave its answer in flat.answer_S; it depends on (seed, worker, job) alone.
 
     Arguments: config, task: the run's; worker, job: their numbers; shards: the samples of each worker, None if all
-    have the same; between: called between micro-batches, and may raise to abandon the job.
+    have the same; between: called between micro-batches and local steps, and may raise to abandon the job.
     """
     arguments = {
         "seed": config.seed,
