@@ -117,17 +117,13 @@ def simulate(
 
     from asgd.run.roles import prepare
     from asgd.run.shards import data_lines
-    from asgd.sim.simulate import emulated, keep_lines, recorded, recorded_seconds, simulate_into
+    from asgd.sim.simulate import emulated, keep_lines, simulate_into
+    from asgd.sim.times import RecordedTimes
 
     resolved = load_config(config, overrides)
     validate(resolved)
-    seconds = None
-    if times is None:
-        end_of_job = emulated(resolved)
-    else:
-        with RunDirectory.open(times) as directory:
-            rows = directory.read_trace()
-        end_of_job, seconds = recorded(rows), recorded_seconds(rows)
+    fed = None if times is None else RecordedTimes.read(times)
+    end_of_job = emulated(resolved) if fed is None else fed.end_of_job
     prepared = prepare(resolved, resolve_data_root(data_root))
     torch.set_num_threads(resolved.cluster.threads_per_worker)
     path = Path(run_dir) if run_dir is not None else default_run_directory(config)
@@ -137,7 +133,7 @@ def simulate(
         keep_lines(path, lines)
         for line in lines:
             say(line)
-        simulate_into(prepared.config, prepared.task, path, end_of_job, progress, seconds)
+        simulate_into(prepared.config, prepared.task, path, end_of_job, progress, fed)
     return Run(path, data_root)
 
 

@@ -12,7 +12,7 @@ class Budget:
     """When a run is over; 0 means no limit, at least one limit must be set.
 
     versions: updates; samples: samples of all gradients that arrived, used or not; gradients: arrivals; time_s:
-    seconds of the run's clock.
+    seconds of the run's clock: what arrives after them comes too late to be used.
     """
 
     versions: int = 0
@@ -33,6 +33,10 @@ class Budget:
             or 0 < self.gradients <= gradients
             or 0.0 < self.time_s <= time_s
         )
+
+    def is_too_late(self, time_s: float) -> bool:
+        """Whether what arrives now arrives after the end of a run by its clock."""
+        return 0.0 < self.time_s < time_s
 
     def fraction(self, versions: int, samples: int, gradients: int, time_s: float) -> tuple[float, str]:
         """How much is used, from 0 to 1 (above when overshot), of the limit that is nearest, and its name."""

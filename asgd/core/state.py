@@ -138,7 +138,7 @@ class ServerState:
         return self.ledger.max_concurrency
 
     @property
-    def workers(self) -> Iterable[int]:
+    def workers(self) -> Collection[int]:
         return self._members.keys()
 
     @property
@@ -198,6 +198,9 @@ class ServerState:
     def _arrival(self, event: Arrival, actions: list[Action]) -> None:
         if self.finished:
             return  # the job stays in flight: its age is part of the books
+        if self.budget.is_too_late(event.now_s):
+            self._tick(event, actions)  # as if the clock had been looked at in time: so runs in virtual time end too
+            return
         ledger = self.ledger
         refusal = self._why_refused(event)
         if refusal is not None:
@@ -244,7 +247,8 @@ class ServerState:
 
     def _use(self, decision: Decision, worker: int) -> tuple[str, str | None, StepSize | None, Action | None]:
         """What is recorded of the use of a gradient (action, reason, step size), and the action that carries it out."""
-        # Weight 1/tau_C: each worker's statistics enter as one of tau_C, and a single worker's replace the old ones.
+        # Weight 1/tau_C: each worker's statistics enter as one of tau_C, and a single worker's replace the old ones. So
+        # also where gradients are kept in a table, as Ringleader's: no step is the end of a mean over workers there.
         weight = 1.0 / self.ledger.max_concurrency
         match decision.use:
             case UseApply(size, clip, correction) if decision.step is None:
@@ -253,11 +257,12 @@ class ServerState:
             case UseMix(share) if decision.step is None:
                 self.ledger.add_weight(worker, share)
                 return "apply", None, StepSize(share, share), Mix(share, weight)
-            case UseAccumulate(slot, share):
-                self._accumulated += 1
+            case UseAccumulate(slot, share, kept):
                 self.ledger.put_in_slot(slot, worker, share)
-                # So that the statistics after k gradients are the mean of the k workers'.
-                return "accumulate", None, None, Accumulate(slot, share, 1.0 / self._accumulated)
+                if not kept:  # so that the statistics after k gradients are the mean of the k workers'
+                    self._accumulated += 1
+                    weight = 1.0 / self._accumulated
+                return "accumulate", None, None, Accumulate(slot, share, weight)
             case UseStore(slot):
                 self.ledger.put_in_slot(slot, worker, 1.0, replace=True)
                 return "accumulate", None, None, Store(slot, weight)
@@ -289,6 +294,8 @@ class ServerState:
         decision = self.method.lost(self, job.worker, number)
         if decision.use is not None:
             raise ValueError(f"method {self.method.name} uses the gradient of a lost job")
+        if decision.step is not None and not self._members:
+            raise ValueError(f"method {self.method.name} makes a step with nobody there")
         event = Arrival(job.worker, number, job.read_version, float("nan"), 0, 0.0, now_s)
         self._conclude(event, job, age, concurrency, decision, "lost", reason, None, actions)
 

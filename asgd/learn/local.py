@@ -5,6 +5,7 @@ Legend of the suffixes: _P parameters with padding, _S parameters and buffers wi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ def compute_local_steps(
     steps: int,
     step_size: float,
     parameters: bool,
+    between: Callable[[], None] = lambda: None,
     **arguments: Any,
 ) -> Result:
     """Make K local SGD steps from flat.state_S; the answer is left in flat.answer_S.
@@ -29,7 +31,8 @@ def compute_local_steps(
     Formula: y_0 = x, y_{k+1} = y_k - gamma g_k(y_k); the answer is y_K (`parameters`) or the difference x - y_K,
     which a server steps along as if it were a gradient. With K = 1 the difference is gamma times the gradient.
     Arguments: job: its number; step k draws the samples of number job * K + k, so that the steps of all jobs go through
-    the data epoch by epoch; steps: K >= 1; step_size: gamma > 0; arguments: the others of `compute_gradient`.
+    the data epoch by epoch; steps: K >= 1; step_size: gamma > 0; between: called between steps and between
+    micro-batches, and may raise to abandon the job; arguments: the others of `compute_gradient`.
     Returns: the mean loss over the steps, and K batches of samples.
     Errors: those of `compute_gradient`.
 
@@ -49,7 +52,9 @@ def compute_local_steps(
     start_P = flat.params_P.clone()
     loss, samples = 0.0, 0
     for step in range(steps):
-        result = compute_gradient(task, flat, job=job * steps + step, **arguments)
+        if step:
+            between()
+        result = compute_gradient(task, flat, job=job * steps + step, between=between, **arguments)
         loss, samples = loss + result.loss / steps, samples + result.samples
         with torch.no_grad():
             flat.params_P.add_(flat.gradient_P, alpha=-step_size)

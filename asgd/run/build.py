@@ -69,11 +69,13 @@ def resumed(old: Config, new: Config) -> Config:
     """The configuration of a run that was started with `old` and goes on with `new`.
 
     A schedule keeps its length when the budget grows, so that the step sizes already taken stay those of the
-    configuration. Errors: ConfigError naming the first key that may not change.
+    configuration. The number of workers stays where each has data of its own: another one would be another partition,
+    and the mean of the workers' losses another objective. Errors: ConfigError naming the first key that may not change.
     """
     before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
     pairs = [(name, before[name], after[name]) for name in before if name not in MAY_CHANGE]
-    pairs += [(f"cluster.{name}", before["cluster"][name], after["cluster"][name]) for name in FIXED_IN_CLUSTER]
+    fixed = FIXED_IN_CLUSTER if old.task.partition == "iid" else (*FIXED_IN_CLUSTER, "num_workers")
+    pairs += [(f"cluster.{name}", before["cluster"][name], after["cluster"][name]) for name in fixed]
     for name, was, wanted in pairs:
         if isinstance(was, dict):
             changed = next((key for key in was if was[key] != wanted[key]), None)
@@ -83,7 +85,7 @@ def resumed(old: Config, new: Config) -> Config:
         if was != wanted:
             raise ConfigError(
                 f"{name} = {wanted!r}: the run was started with {was!r}, and a run that goes on may only change "
-                f"{', '.join(MAY_CHANGE)} (without {' and '.join(FIXED_IN_CLUSTER)})"
+                f"{', '.join(MAY_CHANGE)} (without {', '.join(fixed)})"
             )
     total = schedule_total(old)
     return msgspec.structs.replace(new, schedule=msgspec.structs.replace(new.schedule, total=total))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -32,9 +33,9 @@ def compute_job(
     """Compute a job at flat.state_S and leave its answer in flat.answer_S; it depends on (seed, worker, job) alone.
 
     Arguments: config, task: the run's; worker, job: their numbers; shards: the samples of each worker, None if all
-    have the same; between: called between micro-batches, and may raise to abandon the job.
+    have the same; between: called between micro-batches and local steps, and may raise to abandon the job.
     """
-    arguments = {
+    arguments: dict[str, Any] = {
         "seed": config.seed,
         "worker": worker,
         "batch_size": config.task.batch_size,
@@ -44,7 +45,7 @@ def compute_job(
         "between": between,
     }
     if not config.method.local_steps:
-        return compute_gradient(task, flat, job=job, **arguments)  # type: ignore[arg-type]
+        return compute_gradient(task, flat, job=job, **arguments)
     return compute_local_steps(
         task,
         flat,

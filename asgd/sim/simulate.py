@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from asgd.config import Config
-from asgd.core.state import CANCELLED
 from asgd.core.trace import TraceRow
 from asgd.errors import ConfigError, RunError
 from asgd.learn.gradient import evaluate
@@ -16,11 +15,13 @@ from asgd.learn.task import Task
 from asgd.run.build import make_state
 from asgd.run.evaluations import Evaluations
 from asgd.run.files import reason_of
-from asgd.run.records import MetricsRow, RunDirectory, Summary
+from asgd.run.formats import MetricsRow, Summary
+from asgd.run.records import RunDirectory
 from asgd.run.saving import Saver
 from asgd.run.speeds import job_seconds
 from asgd.run.summary import summarise
 from asgd.sim.task import TaskCompute
+from asgd.sim.times import RecordedTimes
 from asgd.sim.virtual import EndOfJob, VirtualCluster
 
 _ME = b"simulator"
@@ -43,34 +44,10 @@ def emulated(config: Config) -> EndOfJob:
     return end_of_job
 
 
-def recorded(rows: Sequence[TraceRow]) -> EndOfJob:
-    """When a job is done by a real run's trace: at its arrival there; jobs that never arrived there never do here.
-
-    Errors: RunError for a trace with lost jobs: when their workers came back is not in it.
-    """
-    lost = [row for row in rows if row.action == "lost"]
-    if lost:
-        raise RunError(
-            f"the recorded run lost job {lost[0].job} (and {len(lost) - 1} more): it can't be driven again by its times"
-        )
-    arrived_s = {row.job: row.time_s for row in rows if row.reason != CANCELLED}
-
-    def end_of_job(worker: int, job: int, now_s: float) -> float:
-        return arrived_s.get(job, float("inf"))
-
-    return end_of_job
-
-
-def recorded_seconds(rows: Sequence[TraceRow]) -> dict[int, tuple[float, float]]:
-    """What the workers of a real run said of their jobs' times, (compute_s, wait_s) by job: some methods go by it."""
-    return {row.job: (row.compute_s, row.wait_s) for row in rows if row.reason != CANCELLED}
-
-
 class Simulation:
     """A run in virtual time, in memory; whoever wants a record of it takes its lines as they come.
 
-    Arguments: config, task: the run's; end_of_job: the speeds; seconds: what workers said of their jobs' times, see
-    `VirtualCluster`.
+    Arguments: config, task: the run's; end_of_job: the speeds; times: a real run's, whose `end_of_job` it then is.
     Attributes: state: the core, which an event `Stop` ends early; compute: the model and its optimizer; now_s: the
     time.
 
@@ -88,9 +65,9 @@ class Simulation:
         config: Config,
         task: Task,
         end_of_job: EndOfJob,
-        seconds: Mapping[int, tuple[float, float]] | None = None,
+        times: RecordedTimes | None = None,
     ) -> None:
-        self.config, self._task, self._end_of_job, self._seconds = config, task, end_of_job, seconds or {}
+        self.config, self._task, self._end_of_job, self._times = config, task, end_of_job, times
         self.state = make_state(config)
         self.compute = TaskCompute(config, task)
         self.now_s = 0.0
@@ -105,12 +82,15 @@ class Simulation:
 
         Arguments: on_row, on_metrics: take the lines of trace.jsonl and metrics.jsonl; progress: takes the used part
         of the budget and the time.
+        Errors: RunError when the run doesn't take the course of the one whose times it is fed with.
         """
-        state, compute = self.state, self.compute
+        state, compute, times = self.state, self.compute, self._times
         evaluations = Evaluations(_evaluated_at_once(self.config), Path())
         recent: list[float] = []
 
         def hear_row(row: TraceRow) -> None:
+            if times is not None:
+                times.check(row)
             on_row(row)
             evaluations.heard_loss(row.loss)
             if row.loss is not None:
@@ -139,9 +119,12 @@ class Simulation:
             compute,
             on_row=hear_row,
             on_event=on_event,
-            seconds=self._seconds,
+            seconds={} if times is None else times.seconds,
+            stop=None if times is None else times.stop,
         ).run()
         assert state.finished is not None
+        if times is not None:
+            times.check_end(state.finished.reason, state.rows, state.concurrency)
         return summarise(
             self.config,
             state,
@@ -178,17 +161,18 @@ def simulate_into(
     path: Path,
     end_of_job: EndOfJob,
     progress: Callable[[float, float], None] = lambda fraction, now_s: None,
-    seconds: Mapping[int, tuple[float, float]] | None = None,
+    times: RecordedTimes | None = None,
 ) -> Summary:
     """Simulate a run into its directory, which has its config.toml already; returns the summary.
 
     Arguments: config, task: the run's; end_of_job: the speeds; progress: takes the used part of the budget and the
-    time; seconds: what workers said of their jobs' times.
-    Errors: RunError, one sentence, for a run that has diverged, after its files were written.
+    time; times: a real run's, see `Simulation`.
+    Errors: RunError, one sentence, for a run that has diverged, after its files were written, and those of
+    `Simulation.run`.
     """
     with RunDirectory.open(path, mode="write") as directory:
         directory.next_incarnation()
-        simulation = Simulation(config, task, end_of_job, seconds)
+        simulation = Simulation(config, task, end_of_job, times)
         summary = simulation.run(directory.append_trace, directory.append_metrics, progress)
         saver = Saver(config, directory, directory.notes.append)
         saver.save_last(simulation.state, simulation.compute.update, simulation.compute.flat, simulation.now_s)

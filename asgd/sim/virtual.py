@@ -10,10 +10,11 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple, Protocol
 
 from asgd.core.actions import Action, Assign, Cancel, Finish, Record
-from asgd.core.events import Arrival, Event, Join, Tick
+from asgd.core.events import Arrival, Event, Join, Stop, Tick
 from asgd.core.state import ServerState
 from asgd.core.trace import TraceRow
 from asgd.errors import RunError
@@ -73,7 +74,9 @@ class VirtualCluster:
     Arguments: state: the core, new; num_workers: n, all there at time 0; end_of_job: when a job that starts now is
     done;
     compute: what jobs compute; on_row: takes each line of the trace; on_event: called after each event with the time;
-    seconds: (compute_s, wait_s) of jobs whose worker has said so, by number; the others compute from start to end.
+    seconds: (compute_s, wait_s) of jobs whose worker has said so, by number; the others compute from start to end;
+    stop: the event that ends a run when no job that still runs ever ends (end_of_job = inf); without it that's an
+    error.
 
     Example:
         >>> from asgd.core.methods import make_method
@@ -96,6 +99,7 @@ class VirtualCluster:
     on_row: Callable[[TraceRow], None] = lambda row: None
     on_event: Callable[[float], None] = lambda now_s: None
     seconds: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    stop: Stop | None = None
     now_s: float = 0.0
     _heap: list[tuple[float, int, int, Assign, float]] = field(default_factory=list)
     _waiting: dict[int, deque[Assign]] = field(default_factory=dict)
@@ -109,15 +113,21 @@ class VirtualCluster:
             self._handle(Join(worker, 0.0))
         limit_s = self.state.budget.time_s
         while self.state.finished is None:
-            if not self._heap or self._heap[0][0] == float("inf"):
-                raise RunError(f"method {self.state.method.name} has left all {self.num_workers} workers without work")
+            if not self._heap:
+                raise self._without_work()
             end_s, place, worker, job, began_s = heapq.heappop(self._heap)
             if self._running.get(worker) != place:
                 continue  # cancelled
+            if end_s == inf and self.stop is not None and not 0.0 < limit_s <= self.stop.now_s:
+                self.now_s = max(self.now_s, self.stop.now_s)
+                self._handle(self.stop)
+                break
             if limit_s and end_s > limit_s:
                 self.now_s = limit_s
                 self._handle(Tick(limit_s))
                 break
+            if end_s == inf:
+                raise self._without_work()
             self.now_s = end_s
             result = self.compute.compute(worker, job.job)
             del self._running[worker]
@@ -137,6 +147,9 @@ class VirtualCluster:
             )
             self._handle(arrival)
         return self.now_s
+
+    def _without_work(self) -> RunError:
+        return RunError(f"method {self.state.method.name} has left all {self.num_workers} workers without work")
 
     def _handle(self, event: Event) -> None:
         for action in self.state.handle(event):

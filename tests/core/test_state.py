@@ -176,15 +176,21 @@ def test_minibatch_schedule_over_samples_starts_at_zero():
 
 
 def test_buffers_are_the_mean_of_a_minibatch_and_move_by_one_of_tau_c_otherwise():
-    for method, weights in (("minibatch", [1, 1 / 2, 1 / 3, 1]), ("asynchronous", [1 / 3] * 4)):
+    one_of_3 = [1 / 3] * 6
+    for method, weights, order in (
+        ("minibatch", [1, 1 / 2, 1 / 3, 1], [0, 1, 2, 0]),
+        ("asynchronous", one_of_3, [0, 1, 2, 0, 1, 2]),
+        # Worker 0's second gradient joins its first in the table, 2's makes a step; so do those of 0 and 1 after it.
+        ("ringleader", one_of_3, [0, 0, 1, 2, 0, 1]),
+    ):
         driver, seen = start(3, method=method), []
         handle = driver.state.handle
         driver.state.handle = lambda event, handle=handle, seen=seen: [
             seen.append(action.buffer_weight) or action if hasattr(action, "buffer_weight") else action
             for action in handle(event)
         ]
-        driver.answers([0, 1, 2, 0])
-        assert seen == weights
+        driver.answers(order)
+        assert seen == weights, method
 
 
 @pytest.mark.parametrize(
@@ -210,6 +216,19 @@ def test_time_ends_by_a_tick():
     assert driver.finished is None
     driver.handle(Tick(10.0))
     assert driver.finished.reason == "budget used up: time_s = 10.0"
+
+
+def test_what_arrives_after_the_time_ends_the_run_unused():
+    driver = start(2, budget=Budget(time_s=4.0))  # the driver's clock goes on by 1 at each event
+    driver.answer(0)
+    driver.answer(1)
+    assert driver.finished is not None and driver.state.version == 2, "what arrives at the limit is used"
+    driver = start(2, budget=Budget(versions=4, time_s=3.5))
+    driver.answer(0)
+    driver.answer(1)
+    assert driver.finished.reason == "budget used up: time_s = 3.5" and driver.finished.complete
+    assert driver.column("time_s") == [3.0] and driver.state.gradients == driver.state.version == 1
+    assert driver.state.concurrency == 2 and driver.state.ledger.in_flight_delays() == [1, 0], "its job stays in flight"
 
 
 def test_stop():

@@ -67,13 +67,19 @@ def test_the_summary_holds_each_workers_part(tmp_path, method):
         assert workers[0].used > 3 * workers[3].used
 
 
+# Ends other than by versions, for a schedule that must know its length.
+ENDS = {
+    name: ["budget.versions=0", f"budget.{name}={limit}", "schedule.total=150"]
+    for name, limit in (("time_s", 0.5), ("samples", 600), ("gradients", 150))
+}
+
 # Every method, with options under which it does all that it can; small, because each starts a cluster.
 REAL = [
     ["method.name=asynchronous", "method.jobs_per_worker=2"],
-    ["method.name=minibatch", "budget.versions=20"],
+    ["method.name=minibatch", *ENDS["time_s"]],
     ["method.name=random_assignment", "method.options={concurrency = 6}", "budget.versions=80"],
-    ["method.name=ringmaster", "method.options={R = 3, cancel = true}"],
-    ["method.name=clipped", "method.options={clip = 0.2}"],
+    ["method.name=ringmaster", "method.options={R = 3, cancel = true}", *ENDS["gradients"]],
+    ["method.name=clipped", "method.options={clip = 0.2}", *ENDS["time_s"]],
     ["method.name=throttle"],
     ["method.name=m_synchronous", "method.options={m = 2}", "budget.versions=60"],
     ["method.name=bounded_staleness", "method.options={s = 1}", "budget.versions=80"],
@@ -81,7 +87,7 @@ REAL = [
     ["method.name=malenia", "budget.versions=20"],
     ["method.name=fedbuff", "method.options={buffer = 3}", "budget.versions=50"],
     ["method.name=fedasync", "method.local_steps=3", "method.local_step_size=0.1"],
-    ["method.name=rescaled"],
+    ["method.name=rescaled", *ENDS["samples"]],
     ["method.name=ringleader", "budget.versions=60"],
     ["method.name=picky", "method.options={threshold = 0.3}"],
     ["method.name=dc_asgd"],

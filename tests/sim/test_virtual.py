@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 from helpers.core_driver import make_state
 
 from asgd.core.budget import Budget
+from asgd.core.events import Stop
 from asgd.errors import RunError
 from asgd.sim.virtual import VirtualCluster
 
@@ -49,6 +52,19 @@ def test_two_jobs_per_worker_are_worked_off_one_after_the_other():
     rows, _, _ = run([1.0, 1.0], Budget(versions=6), jobs_per_worker=2)
     assert [row.time_s for row in rows] == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
     assert [row.delay for row in rows] == [0, 1, 2, 3, 3, 3]
+
+
+def test_jobs_that_never_end_run_into_the_limit_or_a_stop():
+    def end_s(budget, stop=None):
+        state = make_state(workers=2, budget=budget)
+        cluster = VirtualCluster(state, 2, lambda w, job, now: now + 1.0 if job < 4 else inf, stop=stop)
+        return cluster.run(), state.finished.reason, state.version
+
+    assert end_s(Budget(time_s=9.0)) == (9.0, "budget used up: time_s = 9.0", 4)
+    assert end_s(Budget(versions=9), Stop("interrupted", 2.5)) == (2.5, "interrupted", 4)
+    assert end_s(Budget(time_s=9.0), Stop("interrupted", 1.5)) == (2.0, "interrupted", 4)
+    assert end_s(Budget(time_s=9.0), Stop("the end", 9.5)) == (9.0, "budget used up: time_s = 9.0", 4)
+    assert end_s(Budget(versions=3), Stop("interrupted", 2.5)) == (2.0, "budget used up: versions = 3", 3)
 
 
 def test_nobody_left_with_work_is_an_error():

@@ -29,10 +29,11 @@ class UseMix(NamedTuple):
 
 
 class UseAccumulate(NamedTuple):
-    """Add weight times this gradient to the slot."""
+    """Add weight times this gradient to the slot; `kept`: the slot is one of a table, which several steps use."""
 
     slot: int
     weight: float = 1.0
+    kept: bool = False
 
 
 class UseStore(NamedTuple):
@@ -114,7 +115,7 @@ class View(Protocol):
         """The largest number of jobs outstanding at once so far: tau_C."""
 
     @property
-    def workers(self) -> Iterable[int]:
+    def workers(self) -> Collection[int]:
         """The workers that are there, in the order in which they joined."""
 
     @property
@@ -154,7 +155,11 @@ class Method(Protocol):
         """A gradient has arrived; the decision must say how it is used."""
 
     def lost(self, view: View, worker: int, job: int) -> Decision:
-        """A job is gone with its worker (which is not among the workers any more)."""
+        """A job is gone with its worker (which is not among the workers any more).
+
+        With nobody there (all have died, or the server restarts) there is no step: jobs are lost one by one then, and a
+        step would be made of whichever part of the round was in. What was accumulated stays for those who join.
+        """
 
     def state(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""

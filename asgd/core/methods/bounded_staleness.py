@@ -39,7 +39,7 @@ class BoundedStaleness:
     s: int = field(default=3, metadata={"option": True})
     slowest: int = 0
     # Workers that wait without a job may have left unnoticed: they stay in these tables until their turn comes. They
-    # are never the slowest: the slowest always has a job.
+    # are never the slowest: the slowest always has a job (but for the end of a run, see `begin`).
     clocks: dict[int, int] = field(default_factory=dict)
     num_at: dict[int, int] = field(default_factory=dict)  # clock -> how many of `clocks` are there
     waiting_at: dict[int, dict[int, None]] = field(default_factory=dict)  # clock -> who waits there
@@ -51,6 +51,9 @@ class BoundedStaleness:
             raise ConfigError(f"method.options.s = {self.s!r}: allowed is a whole number >= 0")
 
     def begin(self, view: View) -> Decision:
+        # A restarted run begins anew at the clock of the slowest. Whoever made the arrival that ended it had no job to
+        # lose, and mustn't be waited for.
+        self.clocks, self.num_at, self.waiting_at = {}, {}, {}
         return Decision(assign=[self._newcomer(worker) for worker in view.workers])
 
     def joined(self, view: View, worker: int) -> Decision:

@@ -23,7 +23,7 @@ class MSynchronous:
 
     Args:
         m: gradients per step, 0 (all workers) or more. A round whose last outstanding job has ended with fewer (few
-            workers, or some that left) steps with the mean of those.
+            workers, or some that left) steps with the mean of those; when all have left, those who join go on with it.
         cancel: whether jobs still running at a step are cancelled.
 
     Errors: ConfigError for an option out of its range.
@@ -53,6 +53,7 @@ class MSynchronous:
             raise ConfigError(f"method.options.cancel = {self.cancel!r}: allowed: true, false")
 
     def begin(self, view: View) -> Decision:
+        self.idle = {}  # a restarted run may be in the middle of a round
         return Decision(assign=view.workers)
 
     def joined(self, view: View, worker: int) -> Decision:
@@ -75,7 +76,7 @@ class MSynchronous:
 
     def _close_round_if_due(self, view: View, use: UseAccumulate | UseNot | None) -> Decision:
         # Fewer than m only where nobody computes any more: then nobody is waited for who may be gone.
-        if view.concurrency > 0 and (self.m == 0 or self.num_accumulated < self.m):
+        if not view.workers or (view.concurrency > 0 and (self.m == 0 or self.num_accumulated < self.m)):
             return Decision(use)
         step = None
         if self.num_accumulated:

@@ -60,7 +60,10 @@ class Malenia:
             )
 
     def begin(self, view: View) -> Decision:
-        for worker in view.workers:  # a restarted run may be in the middle of a round
+        # A restarted run may be in the middle of a round: all have left it, also whoever made the arrival that ended
+        # the run and had no job to lose.
+        self.missing, self.gone, self.inverse_sum = {}, dict.fromkeys(self.counts), 0.0
+        for worker in view.workers:
             self._enter(worker)
         return Decision(assign=everybody(view))
 
@@ -87,7 +90,7 @@ class Malenia:
         if worker in self.counts and worker not in self.gone:
             self.gone[worker] = None
             self.inverse_sum -= 1.0 / self.counts[worker]
-        return Decision(step=self._step_if_due(view))
+        return Decision(step=self._step_if_due(view) if view.workers else None)
 
     def _enter(self, worker: int) -> None:
         if worker in self.gone:

@@ -17,7 +17,8 @@ class Minibatch:
     Formula: x^{t+1} = x^t - eta (1/m) sum_i grad F(x^t, xi_i), over the m workers that answered in this round. Then
     all workers that are there get x^{t+1}. For plain SGD this is the iterate that n single steps of size eta/n give
     when no new model is sent in between. A worker that leaves in the round is not waited for (m shrinks by one); one
-    that joins waits for the next round.
+    that joins waits for the next round. When all have left (or the server was restarted), those who join go on with the
+    round; who had answered in it may do so again.
 
     Example:
         >>> Minibatch().name
@@ -48,7 +49,7 @@ class Minibatch:
         return self._close_round(view, None)
 
     def _close_round(self, view: View, use: UseAccumulate | UseNot | None) -> Decision:
-        if view.concurrency > 0:
+        if view.concurrency > 0 or not view.workers:
             return Decision(use)
         if self.num_accumulated == 0:
             return Decision(use, assign=view.workers)

@@ -45,6 +45,8 @@ class Rescaled:
     sum_of_means: int = 0  # over the workers in `counts`
 
     def begin(self, view: View) -> Decision:
+        # After a restart all are measured anew, also who made the arrival that ended the run and had no job to lose.
+        self.ticks, self.counts, self.sum_of_means = {}, {}, 0
         return Decision(assign=everybody(view))
 
     def joined(self, view: View, worker: int) -> Decision:
@@ -65,7 +67,8 @@ class Rescaled:
         return Decision(UseApply(StepSize(step_size.base, step_size.value * factor)), assign=again)
 
     def lost(self, view: View, worker: int, job: int) -> Decision:
-        # A worker always has a job, so none leaves without passing here; one with several passes several times.
+        # A worker always has a job while the run goes on, so none leaves without passing here; one with several passes
+        # several times.
         self.sum_of_means -= self._mean_ticks(worker)
         self.ticks.pop(worker, None)
         self.counts.pop(worker, None)

@@ -56,7 +56,11 @@ class Ringleader:
     num_slots: int = 0
 
     def begin(self, view: View) -> Decision:
-        self.waiting = set(view.workers)  # a restarted server has lost all jobs before, and so emptied the tables
+        # A restarted server has lost all jobs, and with them the tables; but whoever made the arrival that ended the
+        # run had none to lose.
+        self.free_slots += [slot for table in (self.table, self.later) for slot, _ in table.values()]
+        self.table, self.later = {}, {}
+        self.updating, self.waiting = False, set(view.workers)
         return Decision(assign=view.workers)
 
     def joined(self, view: View, worker: int) -> Decision:
@@ -111,7 +115,7 @@ class Ringleader:
         entry = table.get(worker)
         if entry is not None:
             entry[1] += 1
-            return UseAccumulate(entry[0])
+            return UseAccumulate(entry[0], kept=True)
         if not self.free_slots:
             self.free_slots.append(self.num_slots)
             self.num_slots += 1
