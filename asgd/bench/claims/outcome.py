@@ -87,6 +87,18 @@ def judge_at_most(measured: Measured, bound: float) -> Verdict:
     return "does not hold" if not low <= bound else "undecided"
 
 
+def judge_attained(measured: Measured, bound: float, width: float) -> Verdict:
+    """The verdict on an upper bound that may be attained: a narrow interval around it agrees with it too.
+
+    Example:
+        >>> [judge_attained(Measured(1.0, low, high), 1.0, 0.5) for low, high in ((0.8, 1.2), (0.1, 1.9), (1.1, 1.3))]
+        ['holds', 'undecided', 'does not hold']
+    """
+    verdict = judge_at_most(measured, bound)
+    narrow = measured.low is not None and measured.high is not None and measured.high - measured.low <= width
+    return "holds" if verdict == "undecided" and narrow else verdict
+
+
 def judge_equal(measured: Measured, predicted: float, tolerance: float = 0.0) -> Verdict:
     """The verdict on a predicted number: within the interval, or within `tolerance` of the measured value.
 

@@ -73,6 +73,11 @@ def test_the_command_prints_one_object_and_draws(tmp_path):
     whole = json.loads(ran.stdout)
     assert whole["claims"]["7"]["verdict"] == "holds"
     assert json.loads((tmp_path / "claims.json").read_text()) == whole
+    again = CliRunner().invoke(
+        app, ["claims", "--only", "6", "--quick", "--json", "--jobs", "1", "--out", str(tmp_path)]
+    )
+    assert again.exit_code == 0 and list(json.loads(again.stdout)["claims"]) == ["6"]
+    assert list(json.loads((tmp_path / "claims.json").read_text())["claims"]) == ["6", "7"]
     assert (tmp_path / "claim7_stability.png").stat().st_size > 10_000
 
 
