@@ -100,7 +100,7 @@ def _logarithmic_x(axes: Any, places: Sequence[float]) -> None:
     if len(places) <= 12:
         # Places nearer than a quarter octave would write over each other.
         apart = [place for i, place in enumerate(places) if i == 0 or place > 1.19 * places[i - 1]]
-        axes.set_xticks(apart, [f"{place:.4g}" for place in apart])
+        axes.set_xticks(apart, [f"{place:.4g}" if place >= 1 else f"{place:.2g}" for place in apart])
         axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
 
 
