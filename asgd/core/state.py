@@ -26,7 +26,9 @@ from asgd.core.actions import (
     Store,
 )
 from asgd.core.budget import Budget
+from asgd.core.divergence import Divergence
 from asgd.core.events import Arrival, Begin, Event, Join, Leave, Resume, Stop, Tick
+from asgd.core.invariants import problems
 from asgd.core.ledger import Job, Ledger
 from asgd.core.methods.base import Answer, Decision, Method, UseAccumulate, UseApply, UseMix, UseNot, UseStore
 from asgd.core.schedules import Schedule
@@ -37,9 +39,6 @@ from asgd.errors import ConfigError
 
 NOT_FINITE = "not finite"
 CANCELLED = "cancelled"
-# A run whose gradients are all non-finite never advances. It ends after this many in a row per worker, from every
-# worker: one that is broken alone can't end it.
-_DIVERGED_AFTER = 10
 
 
 class ServerState:
@@ -110,8 +109,7 @@ class ServerState:
         self._samples_at_update = 0
         self._accumulated = 0  # gradients in slots since the last update
         self._members: dict[int, None] = {}
-        self._not_finite_in_a_row = 0
-        self._broken: set[int] = set()  # workers whose last gradient was not finite
+        self._divergence = Divergence()
         # Each appends what it causes to the list that `handle` returns: one list per event, no generators on the way.
         self._handlers: dict[type[Any], Callable[[Any, list[Action]], None]] = {
             Join: self._join,
@@ -210,12 +208,7 @@ class ServerState:
         concurrency = len(ledger.outstanding)
         job, delay = self._take(event.job)
         finite = event.finite and isfinite(event.loss)
-        if finite:
-            self._not_finite_in_a_row = 0
-            self._broken.discard(event.worker)
-        else:
-            self._not_finite_in_a_row += 1
-            self._broken.add(event.worker)
+        self._divergence.heard(event.worker, finite)
         self.gradients += 1
         self.samples += event.samples
         seconds = event.compute_s + event.wait_s
@@ -232,12 +225,9 @@ class ServerState:
         else:
             ledger.count_used(event.worker, delay)
         self._conclude(event, job, delay, concurrency, decision, action, reason, step_size, actions)
-        if finite:
-            return
-        if self._not_finite_in_a_row >= _DIVERGED_AFTER * len(self._members) and self._broken >= self._members.keys():
-            self._finish(
-                f"diverged: the last {self._not_finite_in_a_row} gradients were not finite", actions, failed=True
-            )
+        if not finite and self._divergence.is_certain(self._members.keys()):
+            count = self._divergence.in_a_row
+            self._finish(f"diverged: the last {count} gradients were not finite", actions, failed=True)
 
     def _take(self, number: int) -> tuple[Job, int]:
         """Remove an outstanding job; returns it with its delay."""
@@ -402,17 +392,9 @@ class ServerState:
         return min(1.0, self.budget.fraction(self.ledger.version, self.samples, self.gradients, now_s)[0])
 
     def validate(self) -> None:
-        """Check every invariant of the books; AssertionError with the ones that don't hold."""
-        problems = self.ledger.problems()
-        if not self.finished and any(worker not in self._members for worker in self.ledger.num_jobs_of):
-            problems.append("a worker that is not there has a job")
-        if not self.queues and any(count > self.jobs_per_worker for count in self.ledger.num_jobs_of.values()):
-            problems.append(f"a worker has more than {self.jobs_per_worker} jobs")
-        if self.rows != self.ledger.num_used + self.ledger.num_discarded + self.ledger.num_lost:
-            problems.append("lines in the trace differ from jobs used, discarded and lost")
-        if self.gradients + self.cancelled != self.ledger.num_used + self.ledger.num_discarded:
-            problems.append("gradients differ from jobs used and discarded")
-        assert not problems, "; ".join(problems)
+        """Check every invariant; AssertionError with the ones that don't hold."""
+        found = problems(self)
+        assert not found, "; ".join(found)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
@@ -427,7 +409,7 @@ class ServerState:
             "cancelled": self.cancelled,
             "samples_at_update": self._samples_at_update,
             "accumulated": self._accumulated,
-            "not_finite_in_a_row": self._not_finite_in_a_row,
+            "divergence": self._divergence.to_dict(),
         }
 
     def restore(self, plain: dict[str, Any], first_job: int) -> None:
@@ -442,4 +424,4 @@ class ServerState:
         self.samples, self.gradients = plain["samples"], plain["gradients"]
         self.rows, self.refused, self.cancelled = plain["rows"], plain["refused"], plain["cancelled"]
         self._samples_at_update, self._accumulated = plain["samples_at_update"], plain["accumulated"]
-        self._not_finite_in_a_row = plain["not_finite_in_a_row"]
+        self._divergence.restore(plain["divergence"])
