@@ -32,10 +32,9 @@ from asgd.core.invariants import problems
 from asgd.core.ledger import Job, Ledger
 from asgd.core.methods.base import Answer, Decision, Method, UseAccumulate, UseApply, UseMix, UseNot, UseStore
 from asgd.core.schedules import Schedule
-from asgd.core.step_rules import Rule, takes
-from asgd.core.step_sums import StepSums
+from asgd.core.step_rules import Rule
+from asgd.core.step_sizes import StepSizes
 from asgd.core.trace import TraceRow
-from asgd.errors import ConfigError
 
 NOT_FINITE = "not finite"
 CANCELLED = "cancelled"
@@ -44,16 +43,13 @@ CANCELLED = "cancelled"
 class ServerState:
     """All that the server decides: versions, delays, step sizes, who computes what.
 
-    Formulas: delay = version when the gradient arrives - version at which its job was given; step size =
-    rule(schedule(progress), delay, tau_C) with tau_C the largest concurrency so far. The conservation law of `Ledger`
-    holds after every event.
+    Formula: delay = version when the gradient arrives - version at which its job was given; for step sizes see
+    `StepSizes`. The conservation law of `Ledger` holds after every event.
 
     Args:
         method: what to do on an arrival and who gets work next.
-        rule: step-size rule, see `step_rules`.
-        schedule: the scheduled step size.
+        rule, schedule, schedule_over: of the step sizes, see `StepSizes`.
         budget: when the run is over.
-        schedule_over: what the schedule counts up to the last update, "versions" or "samples" (of all arrivals).
         expected_workers: the run begins when so many have joined (or at the event `Begin`), >= 1.
         jobs_per_worker: jobs that a worker may have at once, >= 1.
         first_job: number of the first job, so that numbers stay unique over restarts.
@@ -84,14 +80,8 @@ class ServerState:
         seed: int = 0,
         queues: bool = False,
     ) -> None:
-        if schedule_over not in ("versions", "samples"):
-            raise ConfigError(f"schedule.over = {schedule_over!r}: allowed: versions, samples")
         self.method = method
-        self.rule = rule
-        self._rule_takes_version = takes(rule, "version")
-        self._step_sums = StepSums() if takes(rule, "steps_since_read") else None
-        self._steps_since_read = 0.0  # of the job whose arrival is being handled
-        self.schedule = schedule
+        self._step_sizes = StepSizes(rule, schedule, schedule_over)
         self.budget = budget
         self.expected_workers = expected_workers
         self.jobs_per_worker = jobs_per_worker
@@ -105,8 +95,6 @@ class ServerState:
         self.cancelled = 0
         self.begun = False
         self.finished: Finish | None = None
-        self._over_samples = schedule_over == "samples"
-        self._samples_at_update = 0
         self._accumulated = 0  # gradients in slots since the last update
         self._members: dict[int, None] = {}
         self._divergence = Divergence()
@@ -152,18 +140,7 @@ class ServerState:
         return self.ledger.num_jobs_of.get(worker, 0)
 
     def step_size(self, delay: int) -> StepSize:
-        ledger = self.ledger
-        if self._over_samples:
-            base = self.schedule(self._samples_at_update, self.samples - self._samples_at_update)
-        else:
-            base = self.schedule(ledger.version, 1)
-        if self._rule_takes_version:
-            return StepSize(base, self.rule(base, delay, ledger.max_concurrency, version=ledger.version))
-        if self._step_sums is not None:
-            # Methods ask for the delay of the job being handled, or for 0: what was computed at this version.
-            since = self._steps_since_read if delay else 0.0
-            return StepSize(base, self.rule(base, delay, ledger.max_concurrency, steps_since_read=since))
-        return StepSize(base, self.rule(base, delay, ledger.max_concurrency))
+        return self._step_sizes.of(delay, self.ledger, self.samples)
 
     # The one way in.
 
@@ -231,8 +208,7 @@ class ServerState:
 
     def _take(self, number: int) -> tuple[Job, int]:
         """Remove an outstanding job; returns it with its delay."""
-        if self._step_sums is not None:
-            self._steps_since_read = self._step_sums.ended(number)
+        self._step_sizes.taken(number)
         return self.ledger.take(number)
 
     def _use(self, decision: Decision, worker: int) -> tuple[str, str | None, StepSize | None, Action | None]:
@@ -311,9 +287,8 @@ class ServerState:
         version = self.ledger.version
         if step_size is not None:
             self.ledger.advance(concurrency)
-            if self._step_sums is not None:
-                self._step_sums.stepped(step_size.value)
-            self._samples_at_update, self._accumulated = self.samples, 0
+            self._step_sizes.stepped(step_size.value, self.samples)
+            self._accumulated = 0
         row = TraceRow(
             arrival=self.rows,
             time_s=event.now_s,
@@ -362,8 +337,7 @@ class ServerState:
                     f"method {self.method.name} gives worker {worker} more than {self.jobs_per_worker} jobs"
                 )
             job = ledger.give(worker)
-            if self._step_sums is not None:
-                self._step_sums.given(job.job)
+            self._step_sizes.given(job.job)
             actions.append(Assign(worker, job.job, job.read_version))
 
     def _tick(self, event: Arrival | Tick, actions: list[Action]) -> None:
@@ -401,13 +375,12 @@ class ServerState:
         return {
             "ledger": self.ledger.to_dict(),
             "method": self.method.state(),
-            "step_sums": None if self._step_sums is None else self._step_sums.to_dict(),
+            "step_sizes": self._step_sizes.to_dict(),
             "samples": self.samples,
             "gradients": self.gradients,
             "rows": self.rows,
             "refused": self.refused,
             "cancelled": self.cancelled,
-            "samples_at_update": self._samples_at_update,
             "accumulated": self._accumulated,
             "divergence": self._divergence.to_dict(),
         }
@@ -419,9 +392,8 @@ class ServerState:
         self.ledger = Ledger.from_dict(plain["ledger"])
         self.ledger.next_job = max(self.ledger.next_job, first_job)
         self.method.restore(plain["method"])
-        if self._step_sums is not None:
-            self._step_sums.restore(plain["step_sums"])
+        self._step_sizes.restore(plain["step_sizes"])
         self.samples, self.gradients = plain["samples"], plain["gradients"]
         self.rows, self.refused, self.cancelled = plain["rows"], plain["refused"], plain["cancelled"]
-        self._samples_at_update, self._accumulated = plain["samples_at_update"], plain["accumulated"]
+        self._accumulated = plain["accumulated"]
         self._divergence.restore(plain["divergence"])
