@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from asgd.cli.options import AsJson, Debug, app, bench_app
+from asgd.cli.options import AsJson, Debug, Overrides, app, bench_app
 from asgd.core.methods import METHODS
 from asgd.core.step_rules import RULES
 from asgd.errors import ConfigError
@@ -53,7 +53,8 @@ def _folding(title: str, *columns: str) -> Table:
 def published_command(
     config: Annotated[Path, typer.Option(help="The setting.")] = Path("configs/least_squares_40.toml"),
     only: Annotated[list[str] | None, typer.Option(help="A method of the table; may be repeated.")] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each method's best step size.", min=1)] = 3,
+    overrides: Overrides = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each method's best step size, with fresh seeds.", min=1)] = 3,
     out: Annotated[Path | None, typer.Option(help="JSON file of the results; what is there isn't run again.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -65,11 +66,15 @@ def published_command(
     if unknown:
         raise ConfigError(f"--only {unknown[0]!r}: allowed: {', '.join(published.CONTENDERS)}")
     progress = Console(stderr=True)
-    results = published.run(config, lambda line: progress.print(line, highlight=False), seeds, only or (), out)
+
+    def say(line: str) -> None:
+        progress.print(line, highlight=False)
+
+    result = published.run(config, say, seeds, only or (), out, overrides or ())
     if as_json:
-        print(published.encode(results).decode(), end="")
+        print(published.encode(result).decode(), end="")
     else:
-        Console().print(published.table(results))
+        Console().print(published.table(result))
 
 
 @bench_app.command("wire")

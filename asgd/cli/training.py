@@ -16,8 +16,8 @@ from asgd.cli.options import INTERRUPTED, AsJson, ConfigPath, DataRoot, Debug, O
 from asgd.config import Config, load_config
 from asgd.errors import ConfigError
 from asgd.run.display import make_display, open_console, write_line
+from asgd.run.formats import Summary
 from asgd.run.paths import default_run_directory
-from asgd.run.records import Summary
 from asgd.run.signals import stopping_by_signals
 
 

@@ -78,9 +78,9 @@ def draw(plot: Plot | HeatMap, folder: Path) -> list[Path]:
         axes.set_xlabel(plot.x_label)
         axes.set_ylabel(plot.y_label)
         if plot.log_x:
-            axes.set_xscale("log")
+            _logarithmic_x(axes, sorted({float(x) for line in plot.lines for x in line.x}))
         if plot.log_y:
-            axes.set_yscale("log")
+            _logarithmic_y(axes)
         axes.grid(True, which="major", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         if any(line.x and isinstance(line.x[0], str) for line in plot.lines):
@@ -92,6 +92,25 @@ def draw(plot: Plot | HeatMap, folder: Path) -> list[Path]:
             place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if outside else {"loc": "best"}
             axes.legend(frameon=False, fontsize=9, **place)
         return _save(figure, plot.name, folder)
+
+
+def _logarithmic_x(axes: Any, places: Sequence[float]) -> None:
+    """A logarithmic axis; with few places, the ticks are these."""
+    axes.set_xscale("log")
+    if len(places) <= 12:
+        # Places nearer than a quarter octave would write over each other.
+        apart = [place for i, place in enumerate(places) if i == 0 or place > 1.19 * places[i - 1]]
+        axes.set_xticks(apart, [f"{place:.4g}" if place >= 1 else f"{place:.2g}" for place in apart])
+        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+
+
+def _logarithmic_y(axes: Any) -> None:
+    """A logarithmic axis of at least a decade: what hardly changes must look so."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 10 * low:
+        middle = (low * high) ** 0.5
+        axes.set_ylim(middle / 10**0.5, middle * 10**0.5)
 
 
 def _save(figure: Any, name: str, folder: Path) -> list[Path]:

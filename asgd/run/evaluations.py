@@ -19,7 +19,7 @@ from asgd.config import Config
 from asgd.core.state import ServerState
 from asgd.errors import RunError
 from asgd.run.files import reason_of
-from asgd.run.records import MetricsRow
+from asgd.run.formats import MetricsRow
 
 # Copies in memory at most; when an evaluator is slower than that, the newest waiting copy is replaced by a newer one.
 MAX_WAITING = 3

@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from asgd.core.ledger import average_delay
 from asgd.core.trace import TraceRow
-from asgd.run.records import DelaySummary
+from asgd.run.formats import DelaySummary
 
 USED = ("apply", "accumulate")  # the gradients that reach the parameters
 REMOVED = ("discard", "lost")  # jobs that end without an effect of their own

@@ -15,8 +15,9 @@ from asgd.config import Config, load_config
 from asgd.core.trace import TraceRow
 from asgd.errors import ConfigError, RunError
 from asgd.run.files import reason_of
+from asgd.run.formats import MetricsRow, Summary
 from asgd.run.paths import resolve_data_root
-from asgd.run.records import CHECKPOINTS, CONFIG, MetricsRow, RunDirectory, Summary
+from asgd.run.records import CHECKPOINTS, CONFIG, RunDirectory
 
 # Torch takes seconds to import: only what needs a model imports it, and reading a summary doesn't.
 if TYPE_CHECKING:

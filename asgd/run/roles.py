@@ -18,8 +18,8 @@ from asgd.learn.gradient import build_model
 from asgd.learn.task import Task, load_task
 from asgd.run.channel import Channel
 from asgd.run.evaluator import run_evaluator
+from asgd.run.formats import Summary
 from asgd.run.opening import opening_lines
-from asgd.run.records import Summary
 from asgd.run.serving import serve
 from asgd.run.shards import make_shards
 from asgd.run.signals import StopRequests

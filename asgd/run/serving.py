@@ -18,7 +18,8 @@ from asgd.run.build import make_state
 from asgd.run.channel import Channel
 from asgd.run.checkpoints import newest_good
 from asgd.run.evaluations import Evaluations
-from asgd.run.records import JOBS_PER_INCARNATION, RunDirectory, Summary
+from asgd.run.formats import Summary
+from asgd.run.records import JOBS_PER_INCARNATION, RunDirectory
 from asgd.run.saving import Saver, take_over
 from asgd.run.server import Clock, Server
 from asgd.run.signals import StopRequests

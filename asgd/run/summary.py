@@ -12,7 +12,7 @@ from asgd.core.actions import Finish
 from asgd.core.ledger import Ledger
 from asgd.core.state import ServerState
 from asgd.learn.flat import FlatModel
-from asgd.run.records import DelaySummary, Environment, MetricsRow, ServerSummary, Summary, WorkerSummary
+from asgd.run.formats import DelaySummary, Environment, MetricsRow, ServerSummary, Summary, WorkerSummary
 
 
 def summarise(

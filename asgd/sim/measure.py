@@ -9,7 +9,7 @@ from asgd.config import Config
 from asgd.core.events import Stop
 from asgd.errors import ConfigError
 from asgd.learn.task import Task
-from asgd.run.records import MetricsRow
+from asgd.run.formats import MetricsRow
 from asgd.sim.simulate import Simulation, emulated
 from asgd.sim.tuning import Goal, Measured
 

@@ -15,7 +15,8 @@ from asgd.learn.task import Task
 from asgd.run.build import make_state
 from asgd.run.evaluations import Evaluations
 from asgd.run.files import reason_of
-from asgd.run.records import MetricsRow, RunDirectory, Summary
+from asgd.run.formats import MetricsRow, Summary
+from asgd.run.records import RunDirectory
 from asgd.run.saving import Saver
 from asgd.run.speeds import job_seconds
 from asgd.run.summary import summarise

@@ -188,14 +188,25 @@ def _stored(file: Path, config: dict[str, Any], goal: Goal) -> dict[bytes, Cell]
         old = msgspec.json.decode(file.read_bytes(), type=Tuning)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--out {file}: it is no result of asgd tune, and is left alone ({error})") from error
-    before, now = _flat({"config": old.config, "goal": old.goal}), _flat({"config": config, "goal": goal})
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
+    refuse_another(file, {"config": old.config, "goal": old.goal}, {"config": config, "goal": goal})
+    return {cell_key(cell.values, cell.seed): cell for cell in old.cells}
+
+
+def refuse_another(file: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to extend a result file that was made with something else; ConfigError naming the first key that differs.
+
+    Example:
+        >>> refuse_another(Path("out.json"), {"config": {"seed": 0}}, {"config": {"seed": 1}})
+        Traceback (most recent call last):
+        asgd.errors.ConfigError: --out out.json: it was made with seed = 0, and here it is 1; give another file
+    """
+    old, new = _flat(dict(before)), _flat(dict(now))
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
             raise ConfigError(
-                f"--out {file}: it was made with {key} = {before.get(key)!r}, and here it is {now.get(key)!r}; "
+                f"--out {file}: it was made with {key} = {old.get(key)!r}, and here it is {new.get(key)!r}; "
                 "give another file"
             )
-    return {cell_key(cell.values, cell.seed): cell for cell in old.cells}
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:

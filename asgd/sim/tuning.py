@@ -200,7 +200,7 @@ def make_tuning(
             for row in rows
         ],
         overrides=overrides_of(best.values) if best else [],
-        warnings=_edges(best, grid) if best else _no_best(goal) if complete else [],
+        warnings=[*_edges(best, grid), *_chosen(rows, seeds)] if best else _no_best(goal) if complete else [],
         complete=complete,
         cells=sorted(known.values(), key=lambda cell: ([str(v) for v in cell.values.values()], cell.seed)),
     )
@@ -239,6 +239,17 @@ def _edges(best: Row, grid: Mapping[str, Sequence[Any]]) -> list[str]:
         end = "largest" if value == max(numbers) else "smallest"
         sentences.append(f"the best {key} = {value:.4g} is the {end} that was tried: the grid should be extended")
     return sentences
+
+
+def _chosen(rows: Sequence[Row], seeds: Sequence[int]) -> list[str]:
+    """What the score of the best is worth: the more points and noise, the more of it is luck."""
+    if len(rows) < 2:
+        return []
+    chosen_by = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    return [
+        f"the best score is the best of {len(rows)} points with {chosen_by}, which chose it; report runs with other "
+        f"seeds ({seeds[0]}, the configured one, chose too)"
+    ]
 
 
 def _no_best(goal: Goal) -> list[str]:

@@ -20,14 +20,8 @@ import pytest
 
 from asgd.core.trace import TraceRow
 from asgd.errors import RunError
-from asgd.run.records import (
-    DelaySummary,
-    Environment,
-    MetricsRow,
-    RunDirectory,
-    ServerSummary,
-    Summary,
-)
+from asgd.run.formats import DelaySummary, Environment, MetricsRow, ServerSummary, Summary
+from asgd.run.records import RunDirectory
 
 
 def row(arrival: int, **changes: Any) -> TraceRow:

@@ -17,7 +17,8 @@ from asgd.errors import ConfigError, RunError
 from asgd.learn.gradient import build_model
 from asgd.learn.task import load_task
 from asgd.run.checkpoints import save
-from asgd.run.records import DelaySummary, Environment, MetricsRow, RunDirectory, ServerSummary, Summary
+from asgd.run.formats import DelaySummary, Environment, MetricsRow, ServerSummary, Summary
+from asgd.run.records import RunDirectory
 from asgd.run.result import Run, export
 
 TASK = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asgd.core.ledger import Ledger, WorkerStats
-from asgd.run.records import WorkerSummary
+from asgd.run.formats import WorkerSummary
 from asgd.run.summary import _workers
 
 STATS = {0: WorkerStats(used=1, weight=0.1), 1: WorkerStats(used=3, weight=0.2, lost=1), 2: WorkerStats(weight=0.3)}

@@ -43,7 +43,10 @@ def test_means_errors_and_the_best_by_hand():
         cell(0.1, 0, 3.0), cell(0.1, 1, 3.0),
     ]  # fmt: skip
     tuning = put_together(cells)
-    assert tuning.complete and tuning.overrides == ["method.step_size=0.2"] and tuning.warnings == []
+    assert tuning.complete and tuning.overrides == ["method.step_size=0.2"]
+    assert [warning.split(",")[0] for warning in tuning.warnings] == [
+        "the best score is the best of 3 points with seeds 0 to 1"
+    ]
     third, second = tuning.rows[0], tuning.rows[1]
     assert (second.score, second.standard_error, second.best) == (1.5, pytest.approx(0.5), True)
     assert (second.discarded_share, second.versions) == (0.25, 90)
@@ -77,9 +80,9 @@ def test_accuracy_is_better_when_it_is_higher_and_its_time_when_it_is_lower():
 
 def test_a_best_at_the_edge_a_grid_without_a_best_and_points_that_are_not_complete():
     cells = [cell(s, seed, s) for s in (0.1, 0.2, 0.4) for seed in (0, 1)]
-    assert put_together(cells).warnings == [
+    assert put_together(cells).warnings[0] == (
         "the best method.step_size = 0.1 is the smallest that was tried: the grid should be extended"
-    ]
+    )
     nothing = put_together([cell(s, seed, None) for s in (0.1, 0.2, 0.4) for seed in (0, 1)])
     assert nothing.best is None and nothing.overrides == [] and "no best" in nothing.warnings[0]
     assert nothing.rows[0].missed == 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from asgd.bench.claims import conservation, delays, heterogeneous, queueing, race, speedup, stability
+from asgd.bench.claims import conservation, delay_claims, heterogeneous, queueing, race, speedup, stability
 from asgd.bench.claims.effort import Effort
 from asgd.bench.claims.outcome import Outcome
 from asgd.errors import ConfigError
@@ -24,18 +24,10 @@ class Claim(NamedTuple):
     check: Callable[[Effort], Outcome]
 
 
-def _constant(effort: Effort) -> Outcome:
-    return delays.check_constant(delays.measure_all(effort))
-
-
-def _adaptive(effort: Effort) -> Outcome:
-    return delays.check_adaptive(delays.measure_all(effort))
-
-
 CLAIMS: dict[int, Claim] = {
     1: Claim("delays add up; their average is the concurrency - 1", "Definition 4", conservation.check),
-    2: Claim("constant step: the cost of a growing largest delay", "Theorem 6", _constant),
-    3: Claim("delay-adaptive step: no cost of a growing largest delay", "Theorem 8", _adaptive),
+    2: Claim("constant step: the cost of a growing largest delay", "Theorem 6", delay_claims.check_constant),
+    3: Claim("delay-adaptive step: no cost of a growing largest delay", "Theorem 8", delay_claims.check_adaptive),
     4: Claim("delay-adaptive: sooner at eps than mini-batch", "Theorem 8, Example 2", speedup.check),
     5: Claim(
         "different data: average delays count, delay-adaptive steps are biased", "Theorem 10", heterogeneous.check

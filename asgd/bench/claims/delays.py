@@ -1,36 +1,45 @@
-"""Claims 2 and 3: what a growing largest delay costs at fixed concurrency, with constant and delay-adaptive steps."""
+"""Claims 2 and 3: what a growing largest delay costs at fixed concurrency, with constant and delay-adaptive steps.
+
+Legend of the suffixes: _E step sizes, _R seeds, _D largest delays.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from asgd.bench.claims.effort import Effort
 from asgd.bench.claims.orders import ORDERS
-from asgd.bench.claims.outcome import Measured, Outcome, Row, judge
-from asgd.bench.claims.statistics import exponent
-from asgd.report.plots import Line, Plot
 from asgd.sim.problems import Problem, diagonal, log_spaced
-from asgd.sim.study import Curve, run_study, study_config, until_mean_below
+from asgd.sim.study import Study, run_study, study_config, until_mean_below
 from asgd.sim.tune import octaves
 
 NUM_WORKERS = 8
-GRID = octaves(2**-8, 2.0)
-PROBLEMS = {"quadratic": 3e-3, "waves": 1e-2}  # eps in units of ||grad f(x_0)||^2
-UPDATES = 20_000  # at most, for a step size of the grid
+GRID = octaves(2**-6, 2.0)
+ADVERSARYS_GRID = octaves(2**-4, 2**-1, 1)  # it plays against each step size and seed alone
+FINE_GRID = octaves(2**-4, 2.0, 12)
+PROBLEMS = {"quadratic": 1e-3, "waves": 5e-3}  # eps in units of ||grad f(x_0)||^2
+UPDATES = 60_000  # at most, for a step size of the grid
+SETTLES_IN = 32  # largest delays: so long runs of the fine grid are
+# eta L. Theorem 8 says that there is an eta up to the first; with the second its step sizes are those of `scale`.
+LARGEST_ALLOWED, SUFFICIENT = 1 / 4, 1 / (4 * NUM_WORKERS)
+ALLOWED_NAME, SUFFICIENT_NAME, TUNED_NAME = (
+    "Theorem 8, eta = 1/(4L)", "Theorem 8, eta = 1/(4L tau_C)", "scale, eta tuned at the smallest"
+)  # fmt: skip
 
 
-def problem_named(name: str) -> tuple[Problem, float]:
-    """The problem and eps. L = 1, Delta and sigma^2 are known; the noise is too small to set the number of iterations:
-    what is looked at is the term with the delays.
+def problem_named(name: str, noise: float = 1.0) -> tuple[Problem, float]:
+    """The problem and eps. L = 1, Delta and sigma^2 = noise eps are known; the noise is too small to set the number of
+    updates: what is looked at is the term with the delays.
     """
     eigenvalues, waves = log_spaced(20, 0.01), name == "waves"
     start = 2.5 if waves else 1.0
     eps = PROBLEMS[name] * diagonal(eigenvalues, start=start, waves=waves).start_norm
-    return diagonal(eigenvalues, start=start, waves=waves, sigma2=eps), eps
+    return diagonal(eigenvalues, start=start, waves=waves, sigma2=noise * eps), eps
 
 
 def theorem_step(max_delay: int) -> float:
@@ -47,7 +56,8 @@ def theorem_step(max_delay: int) -> float:
 
 class Needed(NamedTuple):
     """Updates to eps by step size and seed, [E, R]: `mean`, until the mean of ||grad f||^2 over all updates so far is
-    at most eps (the theorem's criterion); `stays`, until ||grad f||^2 stays at most eps. `max_delay`: as it was.
+    at most eps (the theorem's criterion); `stays`, until ||grad f||^2 stays at most eps to the end of the run;
+    `max_delay`: the largest delay that there was.
     """
 
     mean: np.ndarray
@@ -56,24 +66,68 @@ class Needed(NamedTuple):
 
 
 def run(
-    name: str, order: str, max_delay: int, rule: str, step_sizes: Sequence[float], seeds: Sequence[int], updates: int
-) -> Needed:
+    problem: str, order: str, max_delay: int, rule: str, step_sizes: Sequence[float], seeds: Sequence[int],
+    updates: int = UPDATES, **of_method: Any,
+) -> Needed:  # fmt: skip
     """Run all step sizes and seeds in one order of arrivals; the adversary plays against each one alone."""
-    problem, eps = problem_named(name)
-    config = study_config("asynchronous", NUM_WORKERS, rule=rule, budget={"versions": updates})
+    made, eps = problem_named(problem)
+    config = study_config("asynchronous", NUM_WORKERS, rule=rule, budget={"versions": updates}, **of_method)
 
-    def curve_of(some: Sequence[float], seeds: Sequence[int]) -> tuple[Curve, int]:
+    def needed(some: Sequence[float], seeds: Sequence[int]) -> Needed:
         arrivals = ORDERS[order](NUM_WORKERS, max_delay)
-        study = run_study(config, problem, some, seeds, order=arrivals, done=until_mean_below(eps))
-        return study.curve, study.state.ledger.max_used_delay
+        study = run_study(config, made, some, seeds, order=arrivals, done=until_mean_below(eps))
+        return Needed(study.curve.first_mean_ER(eps), study.curve.below_ER(eps), study.state.ledger.max_delay())
 
     if order != "adversary":
-        curve, seen = curve_of(step_sizes, seeds)
-        return Needed(curve.first_mean_ER(eps), curve.below_ER(eps), seen)
-    cells = [[curve_of([step_size], [seed]) for seed in seeds] for step_size in step_sizes]
-    means = [[float(curve.first_mean_ER(eps)[0, 0]) for curve, _ in row] for row in cells]
-    stays = [[float(curve.below_ER(eps)[0, 0]) for curve, _ in row] for row in cells]
-    return Needed(np.array(means), np.array(stays), max(seen for row in cells for _, seen in row))
+        return needed(step_sizes, seeds)
+    cells = [[needed([step_size], [seed]) for seed in seeds] for step_size in step_sizes]
+    return Needed(
+        np.array([[float(cell.mean[0, 0]) for cell in row] for row in cells]),
+        np.array([[float(cell.stays[0, 0]) for cell in row] for row in cells]),
+        max(cell.max_delay for row in cells for cell in row),
+    )
+
+
+def largest_settling(problem: str, order: str, max_delay: int) -> float:
+    """The largest step size of the fine grid that settles: without noise, ||grad f||^2 is below eps all through the
+    last quarter of SETTLES_IN largest delays; 0.0 if none does.
+    """
+    made, eps = problem_named(problem, noise=0.0)
+    config = study_config(
+        "asynchronous", NUM_WORKERS, rule="constant", budget={"versions": max(6000, SETTLES_IN * max_delay)}
+    )
+
+    def settles(some: Sequence[float]) -> list[bool]:
+        study: Study = run_study(config, made, some, [0], order=ORDERS[order](NUM_WORKERS, max_delay))
+        norms_TE = np.stack(study.curve.norms)[:, :, 0]
+        highest_E = norms_TE[3 * len(norms_TE) // 4 :].max(axis=0)
+        return [float(highest) <= eps for highest in highest_E]
+
+    if order != "adversary":
+        return max((step for step, ok in zip(FINE_GRID, settles(FINE_GRID), strict=True) if ok), default=0.0)
+    return next((step for step in reversed(FINE_GRID[::3]) if settles([step])[0]), 0.0)
+
+
+class Setting(NamedTuple):
+    """One order on one problem, for each largest delay (the outer axis, D). Updates are by seed, [D, R]."""
+
+    problem: str
+    order: str
+    max_delays: list[int]  # as they were
+    theorem: np.ndarray  # updates to eps at the theorem's step
+    tuned: np.ndarray  # at the best constant step of the grid, which `tuned_steps` are
+    tuned_steps: list[float]
+    tuned_stays: np.ndarray
+    at_largest: np.ndarray  # at the largest step of the grid that gets there with all seeds
+    largest: list[float]  # the largest step that settles, [D]
+    fixed: float  # the step size that `scale` is best with at the smallest D
+    adaptive: dict[str, np.ndarray]  # updates to eps with one step size for all D, by what it is
+    adaptive_stays: np.ndarray  # of `scale` at `fixed`
+    constant: np.ndarray  # a constant step of size `fixed`
+    constant_stays: np.ndarray
+
+
+_BY_SEED = ("theorem", "tuned", "tuned_stays", "at_largest", "adaptive_stays", "constant", "constant_stays")
 
 
 def best_of(needed_ER: np.ndarray) -> int:
@@ -81,146 +135,59 @@ def best_of(needed_ER: np.ndarray) -> int:
     return int(np.argmin(needed_ER.mean(axis=1)))
 
 
-class Setting(NamedTuple):
-    """What claims 2 and 3 look at in one order on one problem, for each largest delay D (lists over D)."""
-
-    problem: str
-    order: str
-    delays: list[int]
-    theorem: list[float]  # updates to eps at the theorem's step
-    tuned: list[float]  # at the best constant step
-    largest: list[float]  # the largest constant step that gets there within UPDATES
-    tuned_stays: list[float]
-    fixed: float  # the one step size of the delay-adaptive rule, tuned at the smallest D
-    adaptive: list[float]  # updates to eps with it
-    adaptive_stays: list[float]
-    constant_stays: list[float]  # a constant step of the same size
-
-
-def measure(problem: str, order: str, delays: Sequence[int], seeds: Sequence[int]) -> Setting:
-    """Run one order on one problem with every D, constant and delay-adaptive."""
-    against_one = order == "adversary"
-    step_sizes, seeds = (octaves(2**-5, 2.0, 2), seeds[:1]) if against_one else (GRID, seeds)
-    theorem, tuned, largest, tuned_stays, adaptive, adaptive_stays, constant_stays = ([] for _ in range(7))
+def measure(problem: str, order: str, delays: Sequence[int], num_seeds: int) -> Setting:
+    """Run one order on one problem with every D, constant and delay-adaptive; the noise is fresh for each D."""
+    grid = ADVERSARYS_GRID if order == "adversary" else GRID
+    columns: dict[str, list[Any]] = {name: [] for name in (*_BY_SEED, "max_delays", "tuned_steps", "largest")}
+    adaptive: dict[str, list[Any]] = {SUFFICIENT_NAME: [], TUNED_NAME: [], ALLOWED_NAME: []}
     fixed = 0
     for place, max_delay in enumerate(delays):
-        alone = run(problem, order, max_delay, "constant", [theorem_step(max_delay)], seeds, 10**7)
-        theorem.append(float(alone.mean.mean()))
-        constant = run(problem, order, max_delay, "constant", step_sizes, seeds, UPDATES)
-        tuned.append(float(constant.mean.mean(axis=1).min()))
-        largest.append(
-            max(eta for eta, needed_R in zip(step_sizes, constant.mean, strict=True) if np.isfinite(needed_R).all())
-        )
-        tuned_stays.append(float(constant.stays.mean(axis=1).min()))
-        scaled = run(problem, order, max_delay, "scale", step_sizes, seeds, UPDATES)
+        seeds = [100 * place + seed for seed in range(num_seeds)]
+        go = functools.partial(run, problem, order, max_delay, seeds=seeds)
+        at_theorem = go("constant", [theorem_step(max_delay)], updates=10**7)
+        constant, scaled = go("constant", grid), go("scale", grid)
         if place == 0:
             fixed = best_of(scaled.mean)
-        adaptive.append(float(scaled.mean[fixed].mean()))
-        adaptive_stays.append(float(scaled.stays[fixed].mean()))
-        constant_stays.append(float(constant.stays[fixed].mean()))
+        best = best_of(constant.mean)
+        largest = [place for place, needed_R in enumerate(constant.mean) if np.isfinite(needed_R).all()]
+        columns["max_delays"].append(at_theorem.max_delay)
+        columns["theorem"].append(at_theorem.mean[0])
+        columns["tuned"].append(constant.mean[best])
+        columns["tuned_steps"].append(grid[best])
+        columns["tuned_stays"].append(constant.stays[best])
+        columns["at_largest"].append(constant.mean[largest[-1] if largest else best])
+        columns["largest"].append(largest_settling(problem, order, max_delay))
+        columns["constant"].append(constant.mean[fixed])
+        columns["constant_stays"].append(constant.stays[fixed])
+        columns["adaptive_stays"].append(scaled.stays[fixed])
+        # With the base step size 1 of a study, `theory` reads L as eta L.
+        allowed = go("theory", [LARGEST_ALLOWED], rule_options={"smoothness": LARGEST_ALLOWED})
+        adaptive[ALLOWED_NAME].append(allowed.mean[0])
+        adaptive[SUFFICIENT_NAME].append(go("scale", [SUFFICIENT], updates=10**6).mean[0])
+        adaptive[TUNED_NAME].append(scaled.mean[fixed])
+    updates = {name: np.array(columns[name]) for name in _BY_SEED}
     return Setting(
-        problem, order, list(delays), theorem, tuned, largest, tuned_stays, step_sizes[fixed], adaptive,
-        adaptive_stays, constant_stays,
-    )  # fmt: skip
+        problem=problem,
+        order=order,
+        max_delays=columns["max_delays"],
+        tuned_steps=columns["tuned_steps"],
+        largest=columns["largest"],
+        fixed=grid[fixed],
+        adaptive={name: np.array(column) for name, column in adaptive.items()},
+        **updates,
+    )
 
 
+@functools.lru_cache(maxsize=1)
 def measure_all(effort: Effort) -> list[Setting]:
-    """Every order on every problem."""
+    """Every order on every problem; claims 2 and 3 share what is measured."""
     delays = [32, 64, 128] if effort.quick else [32, 64, 128, 256, 512]
     problems = list(PROBLEMS)[:1] if effort.quick else list(PROBLEMS)
-    seeds = effort.seeds(4, quick=1)
-    return effort.map(measure, [(problem, order, delays, seeds) for problem in problems for order in ORDERS])
-
-
-def check_constant(settings: Sequence[Setting]) -> Outcome:
-    """Claim 2: constant steps. The bound grows with tau_max^(1/2), older ones with tau_max; both are upper bounds."""
-    rows, attained, tuned, stays = [], [], [], []
-    for s in settings:
-        at = f"{s.problem}, {s.order}"
-        theorem = exponent(s.delays, s.theorem)
-        rows.append(
-            Row(
-                f"{at}: updates to eps, theorem's step",
-                "D^0.5: the step falls so",
-                theorem,
-                judge(abs(theorem.value - 0.5) < 0.1),
-            )
-        )
-        best = exponent(s.delays, s.tuned)
-        rows.append(Row(f"{at}: the same, best step", "at most D^0.5 (older: D^1)", best, judge(not_above(best, 0.5))))
-        largest = exponent(s.delays, s.largest)
-        rows.append(
-            Row(
-                f"{at}: largest step that works",
-                "at least D^-0.5 (older: D^-1)",
-                largest,
-                judge(not_above(negative(largest), 0.5)),
-            )
-        )
-        stay = exponent(s.delays, s.tuned_stays)
-        rows.append(Row(f"{at}: until it stays below eps, best step", "", stay, "finding"))
-        tuned.append(best.value)
-        stays.append(stay.value)
-        attained.append(-largest.value)
-    finding = (
-        "The bound's 1/2 shows only in the theorem's own step size. With the best step the exponents are "
-        f"{min(tuned):.2f} to {max(tuned):.2f}, and the largest step that works falls with an exponent of at most "
-        f"{max(attained):.2f}: no order tried attains the 1/2, and on a quadratic none can make a step unstable by its "
-        "delays alone: there every order with concurrency C is stable for eta L C < 1, whatever tau_max (each change "
-        "of sign needs stale gradients of the other sign, of which there are at most C, each at most as large as the "
-        "largest before it). What does grow is the time until the gradient stays small "
-        f"({min(stays):.2f} to {max(stays):.2f}): a stale gradient that comes late throws the iterate back."
-    )
-    return Outcome(rows, finding, [_plot_constant(settings, "quadratic")])
-
-
-def check_adaptive(settings: Sequence[Setting]) -> Outcome:
-    """Claim 3: delay-adaptive steps at one step size, tuned once, at the smallest D, for the concurrency."""
-    rows, exponents = [], []
-    for s in settings:
-        at = f"{s.problem}, {s.order}, eta = {s.fixed:.3g}"
-        mean = exponent(s.delays, s.adaptive)
-        rows.append(Row(f"{at}: updates to eps", "D^0", mean, judge(not_above(mean, 0.1))))
-        exponents.append(mean.value)
-        for rule, needed in (("adaptive", s.adaptive_stays), ("constant step", s.constant_stays)):
-            seen = ", ".join("never" if not math.isfinite(n) or n > 0.9 * UPDATES else f"{n:.0f}" for n in needed)
-            rows.append(Row(f"{at}: until it stays below eps, {rule}", "", seen, "finding"))
-    finding = (
-        f"At one step size the exponents of the updates to eps in tau_max are {min(exponents):.2f} to "
-        f"{max(exponents):.2f}: no growth. A constant step of the same size needs more and more updates until the "
-        "gradient stays small, or never gets there."
-    )
-    return Outcome(rows, finding, [_plot_adaptive(settings, "quadratic")])
-
-
-def not_above(measured: Measured, bound: float) -> bool:
-    """Whether a measured exponent agrees with an upper bound: its interval reaches down to the bound."""
-    return (measured.value if measured.low is None else measured.low) <= bound
-
-
-def negative(measured: Measured) -> Measured:
-    """The exponent of 1/y for that of y."""
-    low, high = measured.low, measured.high
-    return Measured(-measured.value, None if high is None else -high, None if low is None else -low)
-
-
-def _plot_constant(settings: Sequence[Setting], problem: str) -> Plot:
-    lines = [Line(f"{s.order}, best step", s.delays, s.tuned) for s in settings if s.problem == problem]
-    first = next(s for s in settings if s.problem == problem)
-    lines.append(Line("one straggler, theorem's step", first.delays, first.theorem))
-    start = first.theorem[0]
-    for power in (0.5, 1.0):
-        growth = [start * (delay / first.delays[0]) ** power for delay in first.delays]
-        lines.append(Line(f"growth D^{power:g}", first.delays, growth, style="predicted"))
-    return Plot(
-        "claim2_constant", f"Constant step, {NUM_WORKERS} workers: updates to eps ({problem})", "largest delay D",
-        "updates until the mean of ||∇f||² is below eps", lines, log_x=True, log_y=True,
-    )  # fmt: skip
-
-
-def _plot_adaptive(settings: Sequence[Setting], problem: str) -> Plot:
-    lines = [Line(f"{s.order}, adaptive", s.delays, s.adaptive) for s in settings if s.problem == problem]
-    return Plot(
-        "claim3_adaptive", f"Delay-adaptive at one step size, {NUM_WORKERS} workers ({problem})", "largest delay D",
-        "updates until the mean of ||∇f||² is below eps", lines, log_x=True, log_y=True,
-    )  # fmt: skip
+    num_seeds = len(effort.seeds(4, quick=2))
+    # The adversary takes longest, so it begins.
+    cells = [
+        (problem, order, delays, 2 if order == "adversary" else num_seeds)
+        for order in sorted(ORDERS, key=lambda name: name != "adversary")
+        for problem in problems
+    ]
+    return effort.map(measure, cells)

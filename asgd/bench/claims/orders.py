@@ -6,7 +6,7 @@ Each takes the number of workers n (one job each, so tau_C = n) and the largest 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -63,23 +63,36 @@ def burst(num_workers: int, max_delay: int) -> Callable[[Ensemble], Choose]:
 
 def adversary(num_workers: int, max_delay: int) -> Callable[[Ensemble], Choose]:
     """Always the answer that does the most harm: of all gradients in flight the one with the smallest inner product
-    with the gradient at the current iterate. An answer about to be older than D comes first. For one member only.
+    with the gradient at the current iterate. But one answer, at first the oldest and then always the one with the
+    largest gradient, is held until its delay is D; no other gets older than that. For one member only.
     """
 
     def order(ensemble: Ensemble) -> Choose:
         assert ensemble.x_ERD.shape[:2] == (1, 1), "an adversary plays against one run"
+        held = num_workers - 1
 
-        def choose(jobs: Jobs, version: int) -> int:
-            oldest = _oldest(jobs, range(num_workers))
-            if version - jobs[oldest][0][1] >= max_delay - (num_workers - 1):
-                return oldest
-            workers = list(jobs)
+        def gradients(workers: Sequence[int], jobs: Jobs) -> np.ndarray:
             read_WD = np.stack([ensemble.read(jobs[worker][0][0])[0, 0] for worker in workers])
-            gradients_WD, now_D = np.empty_like(read_WD), np.empty_like(read_WD[0])
+            gradients_WD = np.empty_like(read_WD)
             with np.errstate(over="ignore", invalid="ignore"):
                 ensemble.problem.gradient(read_WD, None, out=gradients_WD)
+            return gradients_WD
+
+        def choose(jobs: Jobs, version: int) -> int:
+            nonlocal held
+            if version - jobs[held][0][1] >= max_delay:
+                due, others = held, [worker for worker in jobs if worker != held]
+                with np.errstate(over="ignore", invalid="ignore"):
+                    held = others[int(np.argmax(np.linalg.norm(gradients(others, jobs), axis=1)))]
+                return due
+            free = [worker for worker in jobs if worker != held]
+            oldest = min(free, key=lambda worker: jobs[worker][0][0])
+            if version - jobs[oldest][0][1] >= max_delay - num_workers:
+                return oldest
+            now_D = np.empty_like(ensemble.x_ERD[0, 0])
+            with np.errstate(over="ignore", invalid="ignore"):
                 ensemble.problem.gradient(ensemble.x_ERD[0, 0], None, out=now_D)
-                return workers[int(np.argmin(gradients_WD @ now_D))]
+                return free[int(np.argmin(gradients(free, jobs) @ now_D))]
 
         return choose
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asgd.bench.claims.effort import Effort
-from asgd.bench.claims.outcome import Measured, Outcome, Row, judge
+from asgd.bench.claims.outcome import Measured, Outcome, Row, Verdict
 from asgd.bench.claims.profiles import NAMES, pace, speeds_of
 from asgd.bench.claims.statistics import mean
 from asgd.bench.optimal import minibatch_time, optimal_time
@@ -31,6 +32,10 @@ class Setting(NamedTuple):
     """n workers on the tridiagonal quadratic, d = 1729, L = 1. `noise` = sigma^2/eps: at n the terms sigma^2/eps^2
     and n/eps of the bounds are equal. `tuning` are the seeds that step sizes are chosen on, `seeds` those that are
     measured; of the noise and of the speeds.
+
+    The first look at which the target is reached counts, and `every` favours asynchronous SGD a little: its model
+    moves between any two looks, that of mini-batch SGD with each n-th gradient only. With a look at every 16th gradient
+    it needed 2.6% more seconds (half_slower, n = 16, eps = 1e-4, 3 seeds).
     """
 
     profile: str
@@ -119,15 +124,36 @@ def compare(setting: Setting) -> Compared:
 
 
 class Real(NamedTuple):
-    """Seconds to eps on real processes with the step sizes tuned in virtual time, seed by seed."""
+    """Seconds to eps on real processes with the step sizes tuned in virtual time, seed by seed; infinite where a run's
+    budget was used up before.
+    """
 
     virtual: Compared
     asynchronous: list[float]
     minibatch: list[float]
 
     @property
-    def ratio(self) -> Measured:
-        return ratio(self.minibatch, self.asynchronous)
+    def missed(self) -> dict[str, int]:
+        """How many runs of each method didn't get to eps."""
+        return {
+            name: sum(map(math.isinf, seconds))
+            for name, seconds in (("asynchronous", self.asynchronous), ("mini-batch", self.minibatch))
+        }
+
+    @property
+    def ratio(self) -> Measured | None:
+        """That of the seeds with which both methods got to eps; None if there is none."""
+        both = [(a, b) for a, b in zip(self.minibatch, self.asynchronous, strict=True) if a + b < math.inf]
+        return ratio(*zip(*both, strict=True)) if both else None
+
+    @property
+    def shown(self) -> Measured | str:
+        """The ratio; in words when a run missed eps."""
+        if not any(self.missed.values()):
+            assert self.ratio is not None
+            return self.ratio
+        missed = ", ".join(f"{name} in {count} of {len(self.minibatch)}" for name, count in self.missed.items())
+        return f"not reached: {missed}" + ("" if self.ratio is None else f"; where both reached it {self.ratio}")
 
 
 REAL_SECONDS = 0.02  # of the fastest worker's jobs: long against what a job really takes
@@ -135,7 +161,7 @@ SLACK = 1.3  # the gradients of a real run, relative to what is needed in virtua
 
 
 def real_seconds(setting: Setting, method: str, best: Best, seed: int) -> float:
-    """Seconds of one real run until ||grad f||^2 was at most eps; RunError when its budget was too short for that."""
+    """Seconds of one real run until ||grad f||^2 was at most eps; infinite when its budget was too short for that."""
     from asgd.api import train
 
     gradients = int(SLACK * max(best.gradients))
@@ -157,10 +183,7 @@ def real_seconds(setting: Setting, method: str, best: Best, seed: int) -> float:
             norm = row.results["gradient_norm2"]
             if norm is not None and norm <= setting.eps:
                 return row.time_s
-    raise RunError(
-        f"{method}, {setting.profile}: ||grad f||^2 was not at most {setting.eps} within {gradients} gradients, and in "
-        f"virtual time {max(best.gradients):g} were enough"
-    )
+    return math.inf
 
 
 def row_of(compared: Compared) -> list[Row]:
@@ -175,7 +198,7 @@ def row_of(compared: Compared) -> list[Row]:
         for name, best in (("asynchronous", compared.asynchronous), ("mini-batch", compared.minibatch))
     )
     return [
-        Row(f"{where}: time of mini-batch / asynchronous", predicted, measured, judge(faster(measured))),
+        Row(f"{where}: time of mini-batch / asynchronous", predicted, measured, sooner(measured)),
         Row(f"{where}: needed", "", needed, "finding"),
     ]
 
@@ -187,12 +210,21 @@ def real_row(real: Real) -> Row:
     predicted = (
         f"above 1; {real.virtual.ratio} in virtual time, {real.virtual.by_throughput:.3g} by gradients per second"
     )
-    return Row(f"{where}: the same", predicted, real.ratio, judge(faster(real.ratio)))
+    shown = real.shown
+    # A run that didn't get there has no time: then nothing is decided, whichever method's it was.
+    return Row(f"{where}: the same", predicted, shown, "undecided" if isinstance(shown, str) else sooner(shown))
 
 
-def faster(measured: Measured) -> bool:
-    """Whether the whole interval of the ratio is above 1."""
-    return (measured.value if measured.low is None else measured.low) > 1.0
+def sooner(measured: Measured) -> Verdict:
+    """The verdict on a ratio above 1: the whole interval must lie on one side of 1.
+
+    Example:
+        >>> [sooner(Measured(value, value - 0.1, value + 0.1)) for value in (1.2, 1.0, 0.8)]
+        ['holds', 'undecided', 'does not hold']
+    """
+    low = measured.value if measured.low is None else measured.low
+    high = measured.value if measured.high is None else measured.high
+    return "holds" if low > 1.0 else "undecided" if high > 1.0 else "does not hold"
 
 
 def check(effort: Effort) -> Outcome:
@@ -228,7 +260,7 @@ def _on_processes(effort: Effort, compared: Compared) -> Real:
 
 
 def _finding(profiles: Sequence[Compared], equal: Sequence[Compared], real: Sequence[Real]) -> str:
-    lost = [one for one in profiles if not faster(one.ratio)]
+    lost = [one for one in profiles if sooner(one.ratio) != "holds"]
     ratios = [one.ratio.value for one in profiles]
     shares = [one.ratio.value / one.by_throughput for one in profiles]
     text = (
@@ -240,9 +272,9 @@ def _finding(profiles: Sequence[Compared], equal: Sequence[Compared], real: Sequ
         names = ", ".join(f"{one.setting.profile} ({one.ratio})" for one in lost)
         text += f" It is not shown to be under {names}."
     noises = ", ".join(f"{one.ratio.value:.2f} with sigma^2/eps = {one.setting.noise:g}" for one in equal)
-    text += f" With equal speeds nobody waits, and what is left is the cost of staleness: the ratio is {noises}."
+    text += f" With equal speeds nobody waits, and what is left is what staleness changes: the ratio is {noises}."
     if real:
-        seen = "; ".join(f"{o.virtual.setting.profile} {o.ratio} ({o.virtual.ratio})" for o in real)
+        seen = "; ".join(f"{o.virtual.setting.profile} {o.shown} ({o.virtual.ratio})" for o in real)
         text += f" On real processes (in virtual time): {seen}."
     return text
 

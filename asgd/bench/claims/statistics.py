@@ -29,15 +29,25 @@ def mean(values: Sequence[float]) -> Measured:
     return Measured(centre, float(low), float(high))
 
 
-def exponent(x: Sequence[float], y: Sequence[float]) -> Measured:
-    """p of y = c x^p by least squares in the logarithms, with its 95% interval.
+def exponent(x: Sequence[float], y: Sequence[float]) -> float:
+    """p of y = c x^p by least squares in the logarithms; nan where a number isn't finite and above 0.
 
     Example:
-        >>> round(exponent([1.0, 2.0, 4.0], [3.0, 12.0, 48.0]).value, 6)
+        >>> round(exponent([1.0, 2.0, 4.0], [3.0, 12.0, 48.0]), 6)
         2.0
     """
     from scipy import stats
 
-    fit = stats.linregress(np.log(x), np.log(y))
-    half = float(fit.stderr * stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 2)) if len(x) > 2 else math.nan
-    return Measured(float(fit.slope), float(fit.slope) - half, float(fit.slope) + half)
+    if not all(0.0 < value < math.inf for value in (*x, *y)):
+        return math.nan
+    return float(stats.linregress(np.log(x), np.log(y)).slope)
+
+
+def exponents(x_RN: Sequence[Sequence[float]], y_RN: Sequence[Sequence[float]]) -> Measured:
+    """The mean over seeds of the exponent that each seed's own points have, with its 95% interval over the seeds.
+
+    Example:
+        >>> round(exponents([[1.0, 2.0], [1.0, 2.0]], [[1.0, 2.0], [3.0, 12.0]]).value, 6)
+        1.5
+    """
+    return mean([exponent(x_N, y_N) for x_N, y_N in zip(x_RN, y_RN, strict=True)])

@@ -91,15 +91,58 @@ def test_gradients_are_removed_where_speeds_differ():
         assert virtual_books(setting, "equal").num_removed == 0
 
 
-def test_the_outcome_counts_what_is_wrong(monkeypatch):
-    monkeypatch.setattr("asgd.bench.claims.conservation.virtual_settings", lambda quick: [SMALL])
+def test_the_outcome_has_a_row_for_each_profile_and_every_run_in_its_details(monkeypatch):
+    other = SMALL._replace(label="Algorithm 1 again", updates=70)
+    monkeypatch.setattr("asgd.bench.claims.conservation.virtual_settings", lambda quick: [SMALL, other])
     good = check(Effort(quick=True, real=False))
-    assert good.verdict == "holds" and len(good.rows) == len(NAMES) and "equal to the integer in all" in good.finding
-    monkeypatch.setattr(
-        "asgd.bench.claims.conservation.virtual_settings", lambda quick: [SMALL._replace(concurrency=4)]
-    )
+    assert good.verdict == "holds" and len(good.rows) == len(NAMES) and len(good.details) == 2 * len(NAMES)
+    assert good.rows[0].setting == f"{NAMES[0]} (2 virtual)"
+    assert good.rows[0].predicted == "260 = sum of T (C - 1); differences 0"
+    assert good.rows[0].measured == "260; differences 0"
+    assert f"{2 * len(NAMES)} runs under {len(NAMES)} profiles (virtual)" in good.finding
+    assert "equal to the integer in all. Per update that is exactly C - 1" in good.finding
+
+
+def test_the_outcome_counts_what_is_wrong(monkeypatch):
+    wrong = SMALL._replace(concurrency=4)
+    monkeypatch.setattr("asgd.bench.claims.conservation.virtual_settings", lambda quick: [wrong])
     bad = check(Effort(quick=True, real=False))
-    assert bad.verdict == "does not hold" and f"wrong in {len(NAMES)}" in bad.finding
+    assert bad.verdict == "does not hold" and f"wrong, in {len(NAMES)}." in bad.finding
+    assert "exactly" not in bad.finding and "in all" not in bad.finding
+    assert {row.verdict for row in bad.rows} == {"does not hold"} and "wrong in 1: " in str(bad.rows[0].measured)
+
+
+def test_wrong_sums_of_one_run_are_seen_and_differences_do_not_cancel(monkeypatch):
+    """Two runs of one profile are off by one, up and down: their sum is right."""
+
+    def off_by_one(setting, profile):
+        seen = virtual_books(setting, profile)
+        shift = {"up": 1, "down": -1}.get(setting.label, 0) if profile == "linear" else 0
+        return seen._replace(used=seen.used + shift)
+
+    settings = [SMALL._replace(label=label) for label in ("up", "down", "right")]
+    monkeypatch.setattr("asgd.bench.claims.conservation.virtual_settings", lambda quick: settings)
+    monkeypatch.setattr("asgd.bench.claims.conservation.virtual_books", off_by_one)
+    outcome = check(Effort(quick=True, real=False))
+    verdicts = {row.setting.split(" ")[0]: row.verdict for row in outcome.rows}
+    assert verdicts == {name: "does not hold" if name == "linear" else "holds" for name in NAMES}
+    shown = next(str(row.measured) for row in outcome.rows if row.setting.startswith("linear"))
+    assert shown.startswith("360; differences 2; wrong in 2: linear, up, virtual")
+    assert outcome.verdict == "does not hold" and "wrong, in 2." in outcome.finding and "in all" not in outcome.finding
+
+
+def test_real_runs_are_counted_with_the_profiles_that_they_had(monkeypatch):
+    monkeypatch.setattr("asgd.bench.claims.conservation.virtual_settings", lambda quick: [SMALL])
+    monkeypatch.setattr(
+        "asgd.bench.claims.conservation.real_books",
+        lambda setting, profile, budget: virtual_books(setting._replace(updates=50), profile),
+    )
+    outcome = check(Effort(quick=True, real=True))
+    assert (
+        f"{len(NAMES)} runs under {len(NAMES)} profiles (virtual) and 6 runs under 3 profiles (real" in outcome.finding
+    )
+    assert outcome.rows[0].setting == f"{NAMES[0]} (1 virtual, 2 real processes)" and outcome.verdict == "holds"
+    assert len(outcome.details) == len(NAMES) + 6
 
 
 @pytest.mark.cluster

@@ -11,7 +11,20 @@ import torch
 from asgd.bench.claims import Effort, real_task
 from asgd.bench.claims.outcome import Measured
 from asgd.bench.claims.profiles import NAMES, pace, speeds_of
-from asgd.bench.claims.speedup import Best, Compared, Setting, best_of, check, compare, faster, ratio, row_of
+from asgd.bench.claims.speedup import (
+    Best,
+    Compared,
+    Real,
+    Setting,
+    best_of,
+    check,
+    compare,
+    ratio,
+    real_row,
+    real_seconds,
+    row_of,
+    sooner,
+)
 from asgd.errors import RunError
 from asgd.learn.gradient import build_model, evaluate
 from asgd.learn.problems import tridiagonal_quadratic
@@ -31,14 +44,14 @@ def of(profile, num_workers, seeds=1):
 def test_half_slower_is_faster_about_as_the_speeds_say():
     compared = compare(SMALL)
     assert compared.by_throughput == pytest.approx((2 + 2 / 4) / (4 / 4))
-    assert faster(compared.ratio) and 1.8 < compared.ratio.value < 3.2
+    assert sooner(compared.ratio) == "holds" and 1.8 < compared.ratio.value < 3.2
     assert [row.verdict for row in row_of(compared)] == ["holds", "finding"]
 
 
 def test_equal_speeds_are_no_gain_and_said_to_be_none():
     compared = compare(SMALL._replace(profile="equal"))
     assert compared.by_throughput == compared.by_optimal_time == 1.0
-    assert compared.ratio.value < 1.05 and row_of(compared)[0].verdict == "does not hold"
+    assert compared.ratio.value < 1.05 and row_of(compared)[0].verdict != "holds"
 
 
 def test_the_best_step_size_is_inside_the_grid_also_when_that_has_to_grow(monkeypatch):
@@ -56,7 +69,9 @@ def test_a_target_that_is_never_reached_is_an_error(monkeypatch):
 
 def test_ratio_goes_seed_by_seed():
     assert ratio([3.0, 8.0], [1.0, 4.0]).value == 2.5
-    assert not faster(Measured(1.2, 0.9, 1.5)) and faster(Measured(1.2, 1.1, 1.3)) and faster(Measured(1.2))
+    assert sooner(Measured(1.2, 0.9, 1.5)) == "undecided"
+    assert sooner(Measured(1.2, 1.1, 1.3)) == sooner(Measured(1.2)) == "holds"
+    assert sooner(Measured(0.8, 0.7, 0.9)) == sooner(Measured(1.0)) == "does not hold"
 
 
 def test_a_row_says_what_each_method_needed():
@@ -80,6 +95,49 @@ def test_the_outcome_says_where_it_is_not_faster(monkeypatch):
     assert "not shown to be under equal (0.8)" in outcome.finding
     measured, *predicted = outcome.plots[0].lines
     assert list(measured.x) == NAMES and measured.y[0] == 0.8 and [line.y[0] for line in predicted] == [2.5, 2.6]
+
+
+def test_an_interval_around_one_decides_nothing(monkeypatch):
+    def compared(setting):
+        seconds = [4.0, 6.5] if setting.profile == "pareto" else [9.9, 10.0]
+        return Compared(setting, Best(0.1, [5.0, 5.0], [9.0, 9.0]), Best(1.0, seconds, [9.0, 9.0]), 2.5, 2.6)
+
+    monkeypatch.setattr("asgd.bench.claims.speedup.compare", compared)
+    outcome = check(Effort(quick=True, real=False))
+    verdicts = {row.setting.split(",")[0]: row.verdict for row in outcome.rows if row.predicted}
+    assert verdicts == {name: "undecided" if name == "pareto" else "holds" for name in NAMES}
+    assert outcome.verdict == "undecided" and "not shown to be under pareto" in outcome.finding
+
+
+WON = Compared(SMALL, Best(0.1, [5.0], [9.0]), Best(1.0, [10.0], [9.0]), 2.5, 2.6)
+
+
+@pytest.mark.parametrize(
+    ("asynchronous", "minibatch", "verdict", "shown"),
+    [
+        ([1.0, 1.0], [2.0, 2.0], "holds", "2"),
+        ([2.0, 2.0], [1.0, 1.0], "does not hold", "0.5"),
+        ([math.inf, 1.0], [2.0, 3.0], "undecided",
+         "not reached: asynchronous in 1 of 2, mini-batch in 0 of 2; where both reached it 3"),
+        ([math.inf, 1.0], [2.0, math.inf], "undecided", "not reached: asynchronous in 1 of 2, mini-batch in 1 of 2"),
+    ],
+)  # fmt: skip
+def test_a_real_run_that_misses_the_target_is_a_row(asynchronous, minibatch, verdict, shown):
+    row = real_row(Real(WON, asynchronous, minibatch))
+    assert row.verdict == verdict and str(row.measured) == shown
+
+
+def test_missed_targets_are_in_the_words_too(monkeypatch):
+    monkeypatch.setattr("asgd.bench.claims.speedup.compare", lambda setting: WON._replace(setting=setting))
+    monkeypatch.setattr("asgd.bench.claims.speedup.real_seconds", lambda setting, method, best, seed: math.inf)
+    outcome = check(Effort(quick=True, real=True))
+    assert outcome.verdict == "undecided"
+    assert "half_slower not reached: asynchronous in 1 of 1, mini-batch in 1 of 1 (2)" in outcome.finding
+
+
+@pytest.mark.cluster
+def test_a_real_run_that_ends_before_the_target_has_no_time():
+    assert real_seconds(SMALL, "minibatch", Best(1e-6, [1.0], [8.0]), 0) == math.inf
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""What a run's record holds beside the trace: the typed content of metrics.jsonl and summary.json, a public format.
+
+Additions are free; a key is not renamed or given another meaning.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class MetricsRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One evaluation, a line of `metrics.jsonl`; a number that is not finite is written, and read back, as None."""
+
+    time_s: float
+    version: int
+    samples_seen: int
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    train_loss: float | None = None
+    results: dict[str, float | None] = {}
+
+
+class DelaySummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Delays in server updates: means of the used gradients, and Definition 4's average with the jobs in flight."""
+
+    mean_applied: float
+    average: float
+    max: int
+    per_worker: dict[int, float]
+
+
+class ServerSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server did: share of the wall time it was busy (0 to 1), and bytes over its sockets."""
+
+    busy_fraction: float
+    bytes_in: int
+    bytes_out: int
+
+
+class WorkerSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker's part in a run: gradients used (applied or accumulated) and discarded, jobs lost.
+
+    `share`: its part of all used gradients; `weight`: the step sizes with which its gradients went into the model, as
+    part of all. Both add up to 1 over the workers, or are 0 where there were none.
+    """
+
+    used: int
+    discarded: int
+    lost: int
+    share: float
+    weight: float
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run ran on."""
+
+    python: str
+    torch: str
+    platform: str
+    cores: int
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of `summary.json`, written when a run has ended; `finished` is False when it ended before its budget.
+
+    `concurrency` is the largest number of outstanding jobs; `samples` counts those of
+    all gradients that arrived, used or not; `used` counts the gradients that were applied or accumulated; `workers`
+    holds each worker's part by its number;
+    `outstanding` holds the delays of the jobs still in flight at the end; `lost` counts jobs, `restarts` processes.
+    """
+
+    method: str
+    versions: int
+    arrivals: int
+    discarded: int
+    lost: int
+    samples: int
+    wall_s: float
+    concurrency: int
+    delay: DelaySummary
+    outstanding: list[int]
+    server: ServerSummary
+    test_accuracy: float | None
+    parameters_sha256: str
+    finished: bool
+    stopped_because: str
+    seed: int
+    environment: Environment
+    mean_concurrency: float = 0.0
+    test_loss: float | None = None
+    train_loss: float | None = None
+    used: int = 0
+    refused: int = 0
+    restarts: int = 0
+    evaluations_missing: int = 0
+    samples_per_s: float = 0.0
+    updates_per_s: float = 0.0
+    startup_s: float = 0.0
+    workers: dict[int, WorkerSummary] = {}
