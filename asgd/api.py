@@ -115,8 +115,8 @@ def simulate(
     """
     import torch
 
+    from asgd.run.opening import opening_lines
     from asgd.run.roles import prepare
-    from asgd.run.shards import data_lines
     from asgd.sim.simulate import emulated, keep_lines, simulate_into
     from asgd.sim.times import RecordedTimes
 
@@ -129,7 +129,7 @@ def simulate(
     path = Path(run_dir) if run_dir is not None else default_run_directory(config)
     with claim(path):
         RunDirectory.create(path, to_toml(resolved), overwrite).close()
-        lines = data_lines(prepared.config, prepared.task, prepared.shards)
+        lines = opening_lines(prepared.config, prepared.task, prepared.shards)
         keep_lines(path, lines)
         for line in lines:
             say(line)

@@ -1,6 +1,7 @@
 """The books of a run: the version, the outstanding jobs, every delay, and the conservation law between them.
 
-The ledger is the one owner of these integers. Every operation is O(1), whatever the number of workers.
+The ledger is the one owner of these integers. Every operation is O(1) per gradient, whatever the number of workers;
+only a step with slots that are kept goes through all workers in them each time.
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ class Ledger:
     def step_with_slots(self, parts: Iterable[tuple[int, float]], step_size: float, *, keep: bool) -> None:
         """A step with the sum of scale times slot over `parts`; the slots are then empty unless `keep`.
 
-        O(workers in them), so O(1) for each gradient that was put there.
+        O(workers in them), so O(1) for each gradient that was put there, unless they are kept.
         """
         for slot, scale in parts:
             for worker, weight in self.in_slots[slot].items():

@@ -26,35 +26,30 @@ from asgd.core.actions import (
     Store,
 )
 from asgd.core.budget import Budget
+from asgd.core.divergence import Divergence
 from asgd.core.events import Arrival, Begin, Event, Join, Leave, Resume, Stop, Tick
+from asgd.core.invariants import problems
 from asgd.core.ledger import Job, Ledger
 from asgd.core.methods.base import Answer, Decision, Method, UseAccumulate, UseApply, UseMix, UseNot, UseStore
 from asgd.core.schedules import Schedule
-from asgd.core.step_rules import Rule, takes
-from asgd.core.step_sums import StepSums
+from asgd.core.step_rules import Rule
+from asgd.core.step_sizes import StepSizes
 from asgd.core.trace import TraceRow
-from asgd.errors import ConfigError
 
 NOT_FINITE = "not finite"
 CANCELLED = "cancelled"
-# A run whose gradients are all non-finite never advances. It ends after this many in a row per worker, from every
-# worker: one that is broken alone can't end it.
-_DIVERGED_AFTER = 10
 
 
 class ServerState:
     """All that the server decides: versions, delays, step sizes, who computes what.
 
-    Formulas: delay = version when the gradient arrives - version at which its job was given; step size =
-    rule(schedule(progress), delay, tau_C) with tau_C the largest concurrency so far. The conservation law of `Ledger`
-    holds after every event.
+    Formula: delay = version when the gradient arrives - version at which its job was given; for step sizes see
+    `StepSizes`. The conservation law of `Ledger` holds after every event.
 
     Args:
         method: what to do on an arrival and who gets work next.
-        rule: step-size rule, see `step_rules`.
-        schedule: the scheduled step size.
+        rule, schedule, schedule_over: of the step sizes, see `StepSizes`.
         budget: when the run is over.
-        schedule_over: what the schedule counts up to the last update, "versions" or "samples" (of all arrivals).
         expected_workers: the run begins when so many have joined (or at the event `Begin`), >= 1.
         jobs_per_worker: jobs that a worker may have at once, >= 1.
         first_job: number of the first job, so that numbers stay unique over restarts.
@@ -85,14 +80,8 @@ class ServerState:
         seed: int = 0,
         queues: bool = False,
     ) -> None:
-        if schedule_over not in ("versions", "samples"):
-            raise ConfigError(f"schedule.over = {schedule_over!r}: allowed: versions, samples")
         self.method = method
-        self.rule = rule
-        self._rule_takes_version = takes(rule, "version")
-        self._step_sums = StepSums() if takes(rule, "steps_since_read") else None
-        self._steps_since_read = 0.0  # of the job whose arrival is being handled
-        self.schedule = schedule
+        self._step_sizes = StepSizes(rule, schedule, schedule_over)
         self.budget = budget
         self.expected_workers = expected_workers
         self.jobs_per_worker = jobs_per_worker
@@ -106,12 +95,9 @@ class ServerState:
         self.cancelled = 0
         self.begun = False
         self.finished: Finish | None = None
-        self._over_samples = schedule_over == "samples"
-        self._samples_at_update = 0
         self._accumulated = 0  # gradients in slots since the last update
         self._members: dict[int, None] = {}
-        self._not_finite_in_a_row = 0
-        self._broken: set[int] = set()  # workers whose last gradient was not finite
+        self._divergence = Divergence()
         # Each appends what it causes to the list that `handle` returns: one list per event, no generators on the way.
         self._handlers: dict[type[Any], Callable[[Any, list[Action]], None]] = {
             Join: self._join,
@@ -154,18 +140,7 @@ class ServerState:
         return self.ledger.num_jobs_of.get(worker, 0)
 
     def step_size(self, delay: int) -> StepSize:
-        ledger = self.ledger
-        if self._over_samples:
-            base = self.schedule(self._samples_at_update, self.samples - self._samples_at_update)
-        else:
-            base = self.schedule(ledger.version, 1)
-        if self._rule_takes_version:
-            return StepSize(base, self.rule(base, delay, ledger.max_concurrency, version=ledger.version))
-        if self._step_sums is not None:
-            # Methods ask for the delay of the job being handled, or for 0: what was computed at this version.
-            since = self._steps_since_read if delay else 0.0
-            return StepSize(base, self.rule(base, delay, ledger.max_concurrency, steps_since_read=since))
-        return StepSize(base, self.rule(base, delay, ledger.max_concurrency))
+        return self._step_sizes.of(delay, self.ledger, self.samples)
 
     # The one way in.
 
@@ -210,12 +185,7 @@ class ServerState:
         concurrency = len(ledger.outstanding)
         job, delay = self._take(event.job)
         finite = event.finite and isfinite(event.loss)
-        if finite:
-            self._not_finite_in_a_row = 0
-            self._broken.discard(event.worker)
-        else:
-            self._not_finite_in_a_row += 1
-            self._broken.add(event.worker)
+        self._divergence.heard(event.worker, finite)
         self.gradients += 1
         self.samples += event.samples
         seconds = event.compute_s + event.wait_s
@@ -232,17 +202,13 @@ class ServerState:
         else:
             ledger.count_used(event.worker, delay)
         self._conclude(event, job, delay, concurrency, decision, action, reason, step_size, actions)
-        if finite:
-            return
-        if self._not_finite_in_a_row >= _DIVERGED_AFTER * len(self._members) and self._broken >= self._members.keys():
-            self._finish(
-                f"diverged: the last {self._not_finite_in_a_row} gradients were not finite", actions, failed=True
-            )
+        if not finite and self._divergence.is_certain(self._members.keys()):
+            count = self._divergence.in_a_row
+            self._finish(f"diverged: the last {count} gradients were not finite", actions, failed=True)
 
     def _take(self, number: int) -> tuple[Job, int]:
         """Remove an outstanding job; returns it with its delay."""
-        if self._step_sums is not None:
-            self._steps_since_read = self._step_sums.ended(number)
+        self._step_sizes.taken(number)
         return self.ledger.take(number)
 
     def _use(self, decision: Decision, worker: int) -> tuple[str, str | None, StepSize | None, Action | None]:
@@ -321,9 +287,8 @@ class ServerState:
         version = self.ledger.version
         if step_size is not None:
             self.ledger.advance(concurrency)
-            if self._step_sums is not None:
-                self._step_sums.stepped(step_size.value)
-            self._samples_at_update, self._accumulated = self.samples, 0
+            self._step_sizes.stepped(step_size.value, self.samples)
+            self._accumulated = 0
         row = TraceRow(
             arrival=self.rows,
             time_s=event.now_s,
@@ -372,8 +337,7 @@ class ServerState:
                     f"method {self.method.name} gives worker {worker} more than {self.jobs_per_worker} jobs"
                 )
             job = ledger.give(worker)
-            if self._step_sums is not None:
-                self._step_sums.given(job.job)
+            self._step_sizes.given(job.job)
             actions.append(Assign(worker, job.job, job.read_version))
 
     def _tick(self, event: Arrival | Tick, actions: list[Action]) -> None:
@@ -402,32 +366,23 @@ class ServerState:
         return min(1.0, self.budget.fraction(self.ledger.version, self.samples, self.gradients, now_s)[0])
 
     def validate(self) -> None:
-        """Check every invariant of the books; AssertionError with the ones that don't hold."""
-        problems = self.ledger.problems()
-        if not self.finished and any(worker not in self._members for worker in self.ledger.num_jobs_of):
-            problems.append("a worker that is not there has a job")
-        if not self.queues and any(count > self.jobs_per_worker for count in self.ledger.num_jobs_of.values()):
-            problems.append(f"a worker has more than {self.jobs_per_worker} jobs")
-        if self.rows != self.ledger.num_used + self.ledger.num_discarded + self.ledger.num_lost:
-            problems.append("lines in the trace differ from jobs used, discarded and lost")
-        if self.gradients + self.cancelled != self.ledger.num_used + self.ledger.num_discarded:
-            problems.append("gradients differ from jobs used and discarded")
-        assert not problems, "; ".join(problems)
+        """Check every invariant; AssertionError with the ones that don't hold."""
+        found = problems(self)
+        assert not found, "; ".join(found)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
         return {
             "ledger": self.ledger.to_dict(),
             "method": self.method.state(),
-            "step_sums": None if self._step_sums is None else self._step_sums.to_dict(),
+            "step_sizes": self._step_sizes.to_dict(),
             "samples": self.samples,
             "gradients": self.gradients,
             "rows": self.rows,
             "refused": self.refused,
             "cancelled": self.cancelled,
-            "samples_at_update": self._samples_at_update,
             "accumulated": self._accumulated,
-            "not_finite_in_a_row": self._not_finite_in_a_row,
+            "divergence": self._divergence.to_dict(),
         }
 
     def restore(self, plain: dict[str, Any], first_job: int) -> None:
@@ -437,9 +392,8 @@ class ServerState:
         self.ledger = Ledger.from_dict(plain["ledger"])
         self.ledger.next_job = max(self.ledger.next_job, first_job)
         self.method.restore(plain["method"])
-        if self._step_sums is not None:
-            self._step_sums.restore(plain["step_sums"])
+        self._step_sizes.restore(plain["step_sizes"])
         self.samples, self.gradients = plain["samples"], plain["gradients"]
         self.rows, self.refused, self.cancelled = plain["rows"], plain["refused"], plain["cancelled"]
-        self._samples_at_update, self._accumulated = plain["samples_at_update"], plain["accumulated"]
-        self._not_finite_in_a_row = plain["not_finite_in_a_row"]
+        self._accumulated = plain["accumulated"]
+        self._divergence.restore(plain["divergence"])

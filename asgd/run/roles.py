@@ -19,8 +19,9 @@ from asgd.learn.task import Task, load_task
 from asgd.run.channel import Channel
 from asgd.run.evaluator import run_evaluator
 from asgd.run.formats import Summary
+from asgd.run.opening import opening_lines
 from asgd.run.serving import serve
-from asgd.run.shards import data_lines, make_shards
+from asgd.run.shards import make_shards
 from asgd.run.signals import StopRequests
 from asgd.run.worker import run_worker
 
@@ -79,7 +80,7 @@ def server_role(
         stops=stops,
         say=say,
         started_s=started_s,
-        notes=data_lines(prepared.config, prepared.task, prepared.shards),
+        notes=opening_lines(prepared.config, prepared.task, prepared.shards),
     )
 
 

@@ -52,6 +52,8 @@ def run_order(
                     compute.given(number, version)
                 case Cancel(worker, number):
                     jobs[worker] = deque(job for job in jobs[worker] if job[0] != number)
+                    if not jobs[worker]:
+                        del jobs[worker]
                     compute.dropped(number)
                 case Record(row):
                     on_row(row)

@@ -6,6 +6,7 @@ import pytest
 from helpers.core_driver import Driver, make_state
 
 from asgd.core.methods import METHODS, make_method
+from asgd.core.step_rules import RULES
 from asgd.errors import ConfigError
 
 
@@ -125,3 +126,15 @@ def test_refuses(arguments, sentence):
     with pytest.raises(ConfigError) as error:
         make_method(*arguments)
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("method", ["minibatch", "m_synchronous", "rennala", "malenia"])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_step_of_the_current_version_is_what_the_rule_makes_of_delay_0(method, rule):
+    options = {"theory": {"smoothness": 1.0}, "mishchenko": {"num_workers": 2}}.get(rule)
+    driver = start(method, 2, rule=rule, rule_options=options)
+    for worker in [0, 1] * 4:
+        driver.answer(worker)
+    sizes = [row.step_size for row in driver.rows if row.steps]
+    shortened = rule in ("adadelay", "wu_adaptive_1")  # as the docstrings say
+    assert len(sizes) >= 2 and all((size < 0.1) == shortened for size in sizes[1:])

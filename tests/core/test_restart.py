@@ -141,3 +141,14 @@ def test_all_die_at_once_and_come_back(method, options, arrivals):
             answer_somebody(driver, chance)
         assert driver.state.version > before
         assert {driver.given[row.job][0] for row in driver.rows[-50:]} == set(workers)
+
+
+def test_a_restart_does_not_forget_whose_gradients_were_not_finite():
+    """Worker 0 is broken before the restart: the run ends when 1 is too, as without one."""
+    driver = start("asynchronous", 2)
+    driver.answer(1)
+    for _ in range(19):
+        driver.answer(0, finite=False)
+    again = restart(driver, "asynchronous", [0, 1])
+    again.answer(1, finite=False)
+    assert again.finished.reason == "diverged: the last 20 gradients were not finite"

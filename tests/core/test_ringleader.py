@@ -12,8 +12,8 @@ from asgd.core.methods import make_method
 from asgd.errors import ConfigError
 
 
-def start(workers=3, gradient=lambda x, job: x, x=1.0):
-    driver = Driver(make_state("ringleader", workers=workers, step_size=0.5), x=x, gradient=gradient)
+def start(workers=3, gradient=lambda x, job: x, x=1.0, rule="constant"):
+    driver = Driver(make_state("ringleader", rule, workers=workers, step_size=0.5), x=x, gradient=gradient)
     driver.join(*range(workers))
     return driver
 
@@ -126,8 +126,7 @@ def test_one_worker_is_plain_sgd():
 
 
 def test_the_step_size_rule_has_no_effect():
-    driver, plain = start(3), start(3)
-    driver.state.rule = lambda step_size, delay, *others: step_size / (1 + delay)
+    driver, plain = start(3, rule="adadelay"), start(3)  # which shortens steps also at delay 0
     for each in (driver, plain):
         each.answers([0, 1] * 20 + [2, 0, 1] * 5 + [0, 0, 2, 1] * 5)
     assert driver.x == plain.x and max(driver.column("delay")) == 2

@@ -51,4 +51,4 @@ def test_a_restored_run_goes_on_and_forgets_the_jobs_that_are_lost():
     resumed.join(0, 1)
     resumed.answers([0, 1, 1])
     assert resumed.column("step_size")[2:] == [0.5, 0.25, 0.5]
-    assert state.to_dict()["step_sums"]["at"] and len(state.to_dict()["step_sums"]["at"]) == 2
+    assert len(state.to_dict()["step_sizes"]["sums"]["at"]) == 2

@@ -6,20 +6,18 @@ import dataclasses
 from types import SimpleNamespace
 from typing import get_args
 
-import msgspec
 import pytest
 import torch
 
 from asgd.config import load_config
 from asgd.config.schema import PartitionName
-from asgd.core.methods import METHODS
 from asgd.errors import ConfigError
 from asgd.learn.gradient import build_model
 from asgd.learn.partition import PARTITIONS, labels_of, partition
 from asgd.learn.task import load_task
 from asgd.net.messages import Job, Refused, Stop
 from asgd.run.roles import prepare
-from asgd.run.shards import data_warning, make_shards, shard_lines
+from asgd.run.shards import make_shards, shard_lines
 from asgd.run.worker import Worker
 from asgd.sim.task import TaskCompute
 
@@ -122,31 +120,3 @@ def test_a_real_job_takes_its_workers_samples(recorded):
     assert Worker(config, task, flat, connection, welcome, shards).run() == "done"
     for taken, worker in zip(task.train.taken, (1, 1, 2), strict=True):
         assert torch.isin(taken, shards[worker]).all()
-
-
-@pytest.mark.parametrize(
-    ("name", "method", "rule", "causes"),
-    [
-        ("iid", "asynchronous", "scale", ()),
-        ("dirichlet", "asynchronous", "scale", ("method asynchronous", "rule scale")),
-        ("by_label", "asynchronous", "drop", ("method asynchronous", "rule drop")),
-        ("by_size", "asynchronous", "constant", ("method asynchronous",)),
-        ("dirichlet", "minibatch", "scale", ()),
-        ("dirichlet", "random_assignment", "scale", ("rule scale",)),
-        ("dirichlet", "random_assignment", "constant", ()),
-        ("dirichlet", "rescaled", "staleness_aware", ("rule staleness_aware",)),
-        ("dirichlet", "clipped", "scale", ("method clipped",)),
-        ("dirichlet", "ringleader", "scale", ()),
-    ],
-)
-def test_warning(name, method, rule, causes):
-    config = configured(method=method, rule=rule)
-    config = msgspec.structs.replace(config, task=msgspec.structs.replace(config.task, partition=name))
-    warning = data_warning(config)
-    assert (warning is None) == (not causes)
-    for cause in (f"method {method}", f"rule {rule}"):
-        assert (cause in causes) == (cause in (warning or ""))
-
-
-def test_every_method_says_by_what_it_favours_fast_workers():
-    assert all(set(info.favours_fast) <= {"method", "rule"} for info in METHODS.values())

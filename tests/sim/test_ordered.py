@@ -83,3 +83,27 @@ def test_the_books_balance_in_any_order(method, workers, random):
     state = make_state(method, workers=workers, budget=Budget(gradients=40), method_options=options)
     rows = run(state, workers, lambda jobs, version: random.choice(sorted(jobs)))
     assert state.gradients == 40 and check_trace(rows, state.ledger.in_flight_delays()) == []
+
+
+def test_a_worker_whose_jobs_were_cancelled_is_not_offered():
+    """A cancelled queued job leaves nothing behind, also where its worker gets no other one."""
+    offered = []
+
+    def choose(jobs, version):
+        offered.append({worker: len(queue) for worker, queue in jobs.items()})
+        return min(jobs)
+
+    state = make_state("throttle", workers=3, budget=Budget(versions=20))
+    state.method.arrived = cancel_all_others(state.method.arrived)
+    run_order(state, 3, choose)
+    assert offered == [{0: 1, 1: 1, 2: 1}] + [{0: 1}] * 19
+
+
+def cancel_all_others(arrived):
+    """Of a method: everybody else's job is cancelled, and only who answered gets another."""
+
+    def decide(view, answer):
+        cancel = [job.job for job in view.outstanding]
+        return arrived(view, answer)._replace(cancel=cancel, assign=(answer.worker,))
+
+    return decide

@@ -105,6 +105,7 @@ METHODS: dict[str, MethodInfo] = {
         reference="THROTTLE (2026)",
         max_jobs_per_worker=1,
         options="q >= 1 (default 1.5; 1 throttles nothing, inf is mini-batch)",
+        weights_lost_by=("momentum", "weight_decay", "adam"),
     ),
     "m_synchronous": MethodInfo(
         make=MSynchronous,
@@ -114,6 +115,7 @@ METHODS: dict[str, MethodInfo] = {
         reference="arXiv:2602.03802",
         max_jobs_per_worker=1,
         options="m >= 0 (default 0: all), cancel = true | false (stop the jobs of those who are late)",
+        fair_with=("m", 0),
     ),
     "bounded_staleness": MethodInfo(
         make=BoundedStaleness,
@@ -166,6 +168,7 @@ METHODS: dict[str, MethodInfo] = {
         use_when="different data on workers of unequal but steady speed",
         reference="arXiv:2605.13434",
         favours_fast=("rule",),
+        weights_lost_by=("adam",),
     ),
     "ringleader": MethodInfo(
         make=Ringleader,

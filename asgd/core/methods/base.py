@@ -193,6 +193,10 @@ class MethodInfo:
     # By what fast workers weigh more than slow ones, a bias if their data differ: "method" (it can use more gradients
     # of theirs), "rule" (it applies the configured step-size rule to the delays of single workers); () if by nothing.
     favours_fast: tuple[str, ...] = ("method",)
+    fair_with: tuple[str, object] | None = None  # an option and its value with which it favours nobody after all
+    # By what an update isn't in proportion to its step size any more, where that says how much a gradient counts:
+    # "momentum", "weight_decay", "adam" (both kinds).
+    weights_lost_by: tuple[str, ...] = ()
     needs_read_parameters: bool = False  # the driver keeps what outstanding jobs were given, for corrections
     needs_distance: bool = False  # the driver keeps it too, and measures `distance` at each arrival
     optimizers: tuple[str, ...] = ("sgd", "adam", "adamw")  # those that it is defined with

@@ -16,10 +16,10 @@ class MSynchronous:
     """m-synchronous SGD: one step with the mean of the first m gradients computed at the current version.
 
     Formula: x^{k+1} = x^k - eta (1/m) sum_{i in M_k} grad F(x^k, xi_i), M_k the first m workers that answer x^k; the
-    other gradients of x^k are ignored. eta = the scheduled step size; delays are 0, so the step-size rule changes
-    nothing. m = all is mini-batch SGD. With `cancel` the jobs still running at the step are cancelled and all workers
-    get x^{k+1}; without it a straggler finishes, its stale gradient is discarded, and it gets the version that is then
-    current.
+    other gradients of x^k are ignored. eta = what the step-size rule makes of the scheduled step size at delay 0
+    (`adadelay` and `wu_adaptive_1` shorten it even then). m = all is mini-batch SGD. With `cancel` the jobs still
+    running at the step are cancelled and all workers get x^{k+1}; without it a straggler finishes, its stale gradient
+    is discarded, and it gets the version that is then current.
 
     Args:
         m: gradients per step, 0 (all workers) or more. A round whose last outstanding job has ended with fewer (few

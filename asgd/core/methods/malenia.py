@@ -18,10 +18,11 @@ class Malenia:
     """Malenia SGD: everybody computes at the current version; a step weighs every worker's mean gradient alike.
 
     Formula: x^{k+1} = x^k - eta (1/n) sum_i (1/B_i) sum_{j <= B_i} grad f_i(x^k, xi_ij), B_i = gradients at x^k that
-    came from worker i, as soon as all B_i >= 1 and their harmonic mean ((1/n) sum_i 1/B_i)^-1 >= S/n. So the step is
-    an unbiased gradient of f = (1/n) sum_i f_i whatever the speeds, with variance at most sigma^2/S. A gradient of an
-    earlier version is discarded; whoever answers gets the version that is then current. eta = the scheduled step size;
-    delays of used gradients are 0, so the step-size rule changes nothing. The server keeps one vector per worker.
+    came from worker i, as soon as all B_i >= 1 and their harmonic mean ((1/n) sum_i 1/B_i)^-1 >= S/n. So the step is an
+    unbiased gradient of f = (1/n) sum_i f_i whatever the speeds, with variance at most sigma^2/S. A gradient of an
+    earlier version is discarded; whoever answers gets the version that is then current. eta = what the step-size rule
+    makes of the scheduled step size at delay 0 (`adadelay` and `wu_adaptive_1` shorten it even then). The server keeps
+    one vector per worker.
 
     Args:
         batch: S >= 1; 0 for S = n: the round ends as soon as every worker has answered once (as does every S <= n).

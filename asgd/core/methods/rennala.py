@@ -18,7 +18,8 @@ class Rennala:
 
     Formula: x^{k+1} = x^k - eta (1/S) sum_i sum_{j <= B_i} grad f(x^k, xi_ij), B_i = gradients at x^k that came from
     worker i, sum_i B_i = S. A gradient of an earlier version is discarded; whoever answers gets the version that is
-    then current. eta = the scheduled step size; delays of used gradients are 0, so the step-size rule changes nothing.
+    then current. eta = what the step-size rule makes of the scheduled step size at delay 0 (`adadelay` and
+    `wu_adaptive_1` shorten it even then).
 
     Args:
         batch: S, gradients per step, >= 1; 0 for as many as there are workers when the round begins. With sigma^2 the

@@ -27,6 +27,9 @@ class Rescaled:
     that shortens the steps of late gradients takes back part of the balance: use the rule `constant`. Workers of equal
     speed get the factor 1, that is, asynchronous SGD. The mean of the factor over arrivals is at most 1.
 
+    With momentum the balance stays, because a gradient enters the buffer with its factor. With Adam it doesn't: the
+    moments take every gradient in full, and the run gives a warning.
+
     Until a worker's first answer it is missing in h: the first steps of the fast ones are too long by as much.
 
     Example:

@@ -34,8 +34,9 @@ class Ringleader:
     waited for, one that joins in phase 2 belongs to the next round. Nor is a worker waited for whose answer could not
     be used: it is out of the table, or without its update, for one round.
 
-    Costs: a vector per worker and table on the server (2n at most), and O(n) vectors of work per step: the sum over the
-    table is made anew each time. A running sum would be O(1), but its rounding errors add up over a run.
+    Costs: a vector per worker and table on the server (2n at most), and O(n) vectors of work per step, O(n) also of the
+    core's own, which is O(1) with other methods: the sum over the table is made anew each time. A running sum would be
+    O(1), but its rounding errors add up over a run.
 
     Example:
         >>> Ringleader().name

@@ -19,9 +19,11 @@ class Throttle:
     its c-th repeat; n = workers at the beginning of the round, eta = the scheduled step size. After each gradient its
     worker gets x^{t+1}. When every worker of the round has reported, the jobs that still run (all of them repeats) are
     cancelled and every worker that is there gets the current model: the next round. All first gradients of a round are
-    therefore of the same model. q = infinity: repeats count nothing, and the round's updates are one mini-batch step
-    with the mean. q = 1: each repeat is a step of asynchronous SGD with the full eta; first gradients still count 1/n.
-    With one worker it is plain SGD, whatever q. The configured step-size rule has no effect.
+    therefore of the same model, but for those of workers whose very first one wasn't finite. q = infinity: repeats
+    count nothing, and with plain SGD the round's updates are one mini-batch step with the mean. With momentum, weight
+    decay or Adam they are not: each of the n updates applies these in full, so the run gives a warning. q = 1: each
+    repeat is a step of asynchronous SGD with the full eta; first gradients still count 1/n. With one worker it is plain
+    SGD, whatever q. The configured step-size rule has no effect.
 
     Args:
         q: throttle, >= 1, inf allowed.
