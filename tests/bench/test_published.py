@@ -78,7 +78,7 @@ def valley(monkeypatch, best_step_size, seeds_seen):
 def test_the_seed_that_a_step_size_was_chosen_by_is_not_reported(monkeypatch):
     seen: list[int] = []
     valley(monkeypatch, 0.5, seen)
-    result = published.measure(load_config(SETTING), [], 3, lambda line: None)
+    result = published.measure(load_config(SETTING), "FedBuff, K = 10", 3, lambda line: None)
     assert result.step_size == 0.5 and not result.at_edge
     assert seen[-3:] == [1, 2, 3] and set(seen[:-3]) == {0}
     assert [score.answered for score in result.scores] == [1.0, 2.0, 3.0]
