@@ -101,12 +101,12 @@ def test_a_result_file_says_what_it_is_of_and_is_extended_by_the_same_only(monke
     def run(only, overrides=speeds, seeds=2):
         return published.run(SETTING, lambda line: None, seeds, [only], out, overrides)
 
-    run("mini-batch")
+    run("THROTTLE, q = 1.5")
     written = msgspec.json.decode(out.read_bytes(), type=published.Published)
     assert written.overrides == speeds and written.seeds == 2
     assert written.config["cluster"]["speeds"]["profile"] == "half_slower"
     first, seen[:] = len(seen), []
-    assert list(run("Rescaled").results) == ["mini-batch", "Rescaled"] and len(seen) == first
+    assert list(run("Rescaled").results) == ["THROTTLE, q = 1.5", "Rescaled"] and len(seen) == first
     caption = str(published.table(written).caption)
     assert "half_slower" in caption and "published numbers are without" in caption
     with pytest.raises(
