@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from asgd.errors import RunError
@@ -43,7 +47,9 @@ class Effort:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["asgd.bench.claims"])
         processes = min(self.jobs, len(cells))
-        with ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_interrupts_to_the_parent) as pool:
+        # Nobody writes into it: it ends when this process does, whatever killed it.
+        theirs, ours = context.Pipe(duplex=False)
+        with theirs, ours, ProcessPoolExecutor(processes, context, _begin, (theirs,)) as pool:
             try:
                 return list(pool.map(function, *zip(*cells, strict=True)))
             except BrokenProcessPool as error:
@@ -55,5 +61,13 @@ class Effort:
                 raise
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _begin(parent: Connection) -> None:
+    """Leave interrupts to the parent, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        parent.recv()
+    os._exit(1)
