@@ -191,14 +191,17 @@ def judge_race(
         details += [_row(results[name, profile]) for name in names]
     if len(profiles) > 2:
         rows.append(_agreement([predicted[profile] for profile in profiles], gains))
-    edges = [f"{r.contender} ({r.profile}: {r.at_edge})" for r in results.values() if r.at_edge]
+    edges = [f"{r.contender} ({r.profile})" for r in results.values() if "step size" in r.at_edge]
+    options = sum(bool(r.at_edge) and "step size" not in r.at_edge for r in results.values())
     never = [f"{r.contender} ({r.profile})" for r in results.values() if not np.isfinite(r.seconds).all()]
     often = ", ".join(f"{name} {wins[name]}" for name in sorted(names, key=lambda name: -wins[name]) if wins[name])
     finding = (
         f"n = {num_workers}, sigma^2/eps = {NOISE:g}, {len(profiles)} profiles. First, or not to be told from the "
-        f"first: {often}. The method that tuning prefers is {min(gains):.2f} to {max(gains):.2f} times as fast as "
-        f"mini-batch SGD. Best at an edge of what was tried: {', '.join(edges) or 'none'}. Not at eps within "
-        f"{GRADIENTS} gradients with every seed: {', '.join(never) or 'none'}. Left out: {LEFT_OUT}."
+        f"first: {often} (AdaDelay's steps fall with the updates: it brings a schedule along, the others' don't). The "
+        f"method that tuning prefers is {min(gains):.2f} to {max(gains):.2f} times as fast as mini-batch SGD. Best at "
+        f"an edge of the step sizes: {', '.join(edges) or 'none'}; of the few values of an option: {options} of "
+        f"{len(results)}, named in the result file. Not at eps within {GRADIENTS} gradients with every seed: "
+        f"{', '.join(never) or 'none'}. Left out: {LEFT_OUT}."
     )
     return Outcome(rows, finding, [_picture(results, names, profiles)], details)
 
