@@ -37,8 +37,8 @@ def test_ties_are_shared_and_the_winner_is_the_one_that_tuning_prefers():
         ("c", "p"): result("c", "p", math.inf, (math.inf,) * 3),
     }
     outcome = judge_race(results, ["mini-batch", "a", "b", "c"], ["p"], {"p": 2.5}, 8)
-    assert "a 1, b 1." in outcome.finding and "3.00 to 3.00 times" in outcome.finding
-    assert "b (p: step size)" in outcome.finding and "every seed: c (p)" in outcome.finding
+    assert "first: a 1, b 1 (" in outcome.finding and "3.00 to 3.00 times" in outcome.finding
+    assert "step sizes: b (p);" in outcome.finding and "every seed: c (p)" in outcome.finding
     assert len(outcome.details) == 4 and outcome.verdict == "finding"
 
 
