@@ -22,7 +22,7 @@ from asgd.errors import ConfigError, RunError
 from asgd.run.build import validate
 from asgd.run.files import write_atomically
 from asgd.run.result import Run
-from asgd.sim.tune import octaves, refuse_another
+from asgd.sim.tune import octaves, refuse_another, refuse_no_file
 
 METRIC = "suboptimality"
 LAST = 0.1  # the share of the budget at its end that the score is a mean over
@@ -217,6 +217,7 @@ def _check(config: Config, overrides: Sequence[str]) -> None:
 
 def _stored(file: Path, now: Published) -> Published:
     """What an earlier call has left in `file`; ConfigError if it was another setting's."""
+    refuse_no_file(file)
     try:
         before = msgspec.json.decode(file.read_bytes(), type=Published)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from asgd.cli.options import AsJson, Debug, app
 from asgd.errors import ConfigError
-from asgd.run.files import write_atomically
+from asgd.run.files import reason_of, write_atomically
 
 if TYPE_CHECKING:
     from asgd.bench.claims import Outcome
@@ -43,7 +44,11 @@ def claims_command(
     # Progress goes to standard error, so that the tables (or the JSON object) are all that is on standard output.
     progress = Console(stderr=True)
     effort = Effort(quick, real, jobs or os.cpu_count() or 1, lambda line: progress.print(line, highlight=False))
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: the folder can't be made: {reason_of(error)}") from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, with nothing left behind
     file = out / "claims.json"
     kept, results = _read(file), {}
     for number in numbers:

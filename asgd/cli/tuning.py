@@ -65,7 +65,7 @@ def tune_command(
         tuning = tune(
             resolved,
             step_sizes=_step_sizes(step_sizes, lowest, highest, per_octave, resolved.method.step_size),
-            also=dict(_also(given) for given in also or []),
+            also=_all_also(also or []),
             seeds=seeds,
             metric=metric,
             score=score,  # type: ignore[arg-type]  # checked there
@@ -97,6 +97,16 @@ def _step_sizes(
         return [float(part) for part in given.split(",")]
     except ValueError:
         raise ConfigError(f"--step-sizes {given}: allowed are numbers with commas, such as 0.1,0.2,0.4") from None
+
+
+def _all_also(given: list[str]) -> dict[str, list[Any]]:
+    pairs = [_also(one) for one in given]
+    for place, (key, _) in enumerate(pairs):
+        if key in [before for before, _ in pairs[:place]]:
+            raise ConfigError(
+                f"--also {given[place]}: {key} was given before; allowed is each key once, with all values"
+            )
+    return dict(pairs)
 
 
 def _also(given: str) -> tuple[str, list[Any]]:

@@ -33,6 +33,7 @@ from asgd.sim.tuning import (
 
 PER_OCTAVE = 3
 DEFAULT_RANGE = 8.0
+MOST_POINTS = 10_000
 
 
 def octaves(lowest: float, highest: float, per_octave: int = PER_OCTAVE) -> list[float]:
@@ -54,6 +55,11 @@ def octaves(lowest: float, highest: float, per_octave: int = PER_OCTAVE) -> list
     slack = 1e-9  # an end that is itself on the grid belongs to it, however it was rounded
     first = math.ceil(per_octave * math.log2(lowest) - slack)
     last = math.floor(per_octave * math.log2(highest) + slack)
+    if last - first >= MOST_POINTS:
+        raise ConfigError(
+            f"--from {lowest:g} --to {highest:g} --per-octave {per_octave}: these are {last - first + 1} step sizes; "
+            f"allowed are {MOST_POINTS}"
+        )
     if last < first:
         raise ConfigError(f"--from {lowest:g} --to {highest:g}: there is no 2^(k/{per_octave}) between them")
     return [2.0 ** (k / per_octave) for k in range(first, last + 1)]
@@ -184,12 +190,19 @@ def _stored(file: Path, config: dict[str, Any], goal: Goal) -> dict[bytes, Cell]
         raise ConfigError(f"--out {file}: there is no directory {file.absolute().parent}")
     if not file.exists():
         return {}
+    refuse_no_file(file)
     try:
         old = msgspec.json.decode(file.read_bytes(), type=Tuning)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--out {file}: it is no result of asgd tune, and is left alone ({error})") from error
     refuse_another(file, {"config": old.config, "goal": old.goal}, {"config": config, "goal": goal})
     return {cell_key(cell.values, cell.seed): cell for cell in old.cells}
+
+
+def refuse_no_file(file: Path) -> None:
+    """Refuse a device or a directory as a result file, which may have no end; ConfigError."""
+    if not file.is_file():
+        raise ConfigError(f"--out {file}: it is there and is no file; allowed is a file, or one that is to be made")
 
 
 def refuse_another(file: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

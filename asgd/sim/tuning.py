@@ -5,6 +5,7 @@ Loads no torch: the command that waits for the simulations needs none.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
@@ -53,6 +54,8 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """Refuse what doesn't belong together; ConfigError."""
         if self.score not in ("final", "time", "gradients"):
             raise ConfigError(f"score = {self.score!r}: allowed are final, time and gradients")
+        if self.target is not None and not math.isfinite(self.target):
+            raise ConfigError(f"target = {self.target} (--target): allowed is a finite number")
         if (self.target is None) != (self.score == "final"):
             given = "none was given" if self.target is None else f"{self.target:g} was given"
             needs = "goes without a target" if self.score == "final" else "needs a target"

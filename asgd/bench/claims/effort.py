@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from asgd.errors import RunError
 
 T = TypeVar("T")
+INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,23 @@ class Effort:
         theirs, ours = context.Pipe(duplex=False)
         with theirs, ours, ProcessPoolExecutor(processes, context, _begin, (theirs,)) as pool:
             try:
-                return list(pool.map(function, *zip(*cells, strict=True)))
+                # What is started here has interrupts blocked for good: they are for this process.
+                signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+                try:
+                    futures = [pool.submit(function, *cell) for cell in cells]
+                finally:
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+                return [future.result() for future in futures]
             except BrokenProcessPool as error:
                 raise RunError("a process that computes a part of a claim died (out of memory?)") from error
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
                 for child in multiprocessing.active_children():
-                    child.terminate()
+                    child.kill()
                 raise
 
 
 def _begin(parent: Connection) -> None:
-    """Leave interrupts to the parent, and end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End with the parent."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
