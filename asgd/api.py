@@ -99,6 +99,7 @@ def simulate(
     times: Path | str | None = None,
     progress: Callable[[float, float], None] = lambda fraction, now_s: None,
     say: Callable[[str], None] = lambda line: None,
+    stops: StopRequests | None = None,
 ) -> Run:
     """Run a configuration in virtual time, in this process: the same core, task and speeds, and nobody waits.
 
@@ -107,6 +108,7 @@ def simulate(
         times: a real run's directory; its recorded times take the place of `cluster.speeds`.
         progress: takes the used part of the budget (0 to 1) and the virtual time in seconds, at each evaluation.
         say: takes the lines that a server's log begins with: who has which data, and where the method doesn't suit it.
+        stops: requests to stop: the run ends after the event at hand, with all its files.
 
     Errors: ConfigError and RunError, one sentence each.
 
@@ -133,7 +135,7 @@ def simulate(
         keep_lines(path, lines)
         for line in lines:
             say(line)
-        simulate_into(prepared.config, prepared.task, path, end_of_job, progress, fed)
+        simulate_into(prepared.config, prepared.task, path, end_of_job, progress, fed, stops)
     return Run(path, data_root)
 
 

@@ -14,6 +14,7 @@ import sys
 import pytest
 
 from asgd import cli
+from asgd.learn.gradient import evaluate
 
 BUDGET = ["--set", "budget.versions=30"]
 TINY = """
@@ -185,6 +186,24 @@ def test_a_simulation_tells_who_has_which_data_and_how_much_each_counted(config,
     assert status == 0 and set(json.loads(out)["workers"]) == {"0", "1", "2"}
     status, out, _ = run(monkeypatch, capsys, *arguments[:2], *arguments[4:], "--run-dir", "s")
     assert status == 0 and "share" not in out and not (pathlib.Path("s") / "logs").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_simulation_shows_its_table_and_leaves_its_files(config, monkeypatch, capsys, number):
+    def evaluate_and_interrupt(*arguments):
+        signal.raise_signal(number)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr("asgd.sim.simulate.evaluate", evaluate_and_interrupt)
+    arguments = ["simulate", config, "--set", "cluster.speeds.profile=equal"]
+    before = signal.getsignal(number)
+    status, out, err = run(monkeypatch, capsys, *arguments, "--run-dir", "r")
+    assert (status, err) == (130, "") and f"interrupted by {number.name}" in out
+    assert json.loads(pathlib.Path("r/summary.json").read_bytes())["versions"] < 30
+    assert list(pathlib.Path("r/checkpoints").glob("*.safetensors"))
+    status, out, _ = run(monkeypatch, capsys, *arguments, "--run-dir", "s", "--json")
+    assert status == 130 and json.loads(out)["stopped_because"] == f"interrupted by {number.name}"
+    assert signal.getsignal(number) == before
 
 
 TUNE = ["tune", "tiny.toml", "--set", "cluster.speeds.profile=equal", "--metric", "suboptimality"]

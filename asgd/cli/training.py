@@ -119,7 +119,8 @@ def simulate_command(
     """Run a configuration in virtual time: the same core and task, no processes, no waiting."""
     path = run_dir or default_run_directory(config)
     console = open_console(json=as_json)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    with stopping_by_signals() as stops, bar:
         task = bar.add_task("simulating", total=1.0)
         run = simulate(
             config,
@@ -130,9 +131,12 @@ def simulate_command(
             times=times,
             progress=lambda fraction, now_s: bar.update(task, completed=fraction),
             say=(lambda line: None) if as_json else (lambda line: write_line(console, line)),
+            stops=stops,
         )
     if as_json:
         print(json.dumps({"run": str(path)} | msgspec.to_builtins(run.summary)))
     else:
         with make_display(console, run.config.cluster.num_workers, path.name) as display:
             display.finished(rows_of(run.summary, path, run.config))
+    if stops.asked and not run.summary.finished:  # the reason alone may be that of the run which gave the times
+        raise typer.Exit(INTERRUPTED)

@@ -78,7 +78,7 @@ def delay_statistics(rows: Sequence[TraceRow], outstanding: Sequence[int]) -> De
     )
 
 
-def check_trace(rows: Sequence[TraceRow], outstanding: Sequence[int]) -> list[str]:
+def check_trace(rows: Sequence[TraceRow], outstanding: Sequence[int] | None) -> list[str]:
     """Everything in a history that cannot be true, one sentence each; an empty list when the books balance.
 
     Checked: arrivals consecutive from 0, time not decreasing, each version the number of updates before it, delays
@@ -87,7 +87,8 @@ def check_trace(rows: Sequence[TraceRow], outstanding: Sequence[int]) -> list[st
 
     Arguments:
         rows: the whole history, from arrival 0.
-        outstanding: delays of the jobs still in flight after the last row.
+        outstanding: delays of the jobs still in flight after the last row; None where nobody wrote them down (a run
+            that was killed): then the conservation law, and how many jobs can be outstanding at most, aren't checked.
 
     Example:
         >>> check_trace([], outstanding=[3])[0]
@@ -118,6 +119,8 @@ def check_trace(rows: Sequence[TraceRow], outstanding: Sequence[int]) -> list[st
     problems.extend(_impossible_concurrency(rows, outstanding, versions))
     if len(problems) > MAX_PROBLEMS:
         problems[MAX_PROBLEMS:] = [f"And {len(problems) - MAX_PROBLEMS} more."]
+    if outstanding is None:
+        return problems
     problems.extend(
         f"A job in flight at the end has delay {age}, and only {versions} updates were made."
         for age in outstanding
@@ -154,7 +157,7 @@ def _faults(row: TraceRow) -> list[str]:
     return faults
 
 
-def _impossible_concurrency(rows: Sequence[TraceRow], outstanding: Sequence[int], versions: int) -> list[str]:
+def _impossible_concurrency(rows: Sequence[TraceRow], outstanding: Sequence[int] | None, versions: int) -> list[str]:
     """Rows whose concurrency is outside what the jobs of the whole history allow.
 
     A job that leaves later is certainly outstanding now when it was given at an earlier version, and may be when it was
@@ -163,12 +166,12 @@ def _impossible_concurrency(rows: Sequence[TraceRow], outstanding: Sequence[int]
     if any(not 0 <= row.read_version <= row.version <= versions for row in rows):
         return []  # told already; the counts below would mean nothing
     given = Counter(row.read_version for row in rows)
-    given.update(versions - age for age in outstanding)
+    given.update(versions - age for age in outstanding or ())
     before = [0, *accumulate(given[version] for version in range(versions + 1))]  # jobs given before version v
     problems: list[str] = []
     gone_of_version: Counter[int] = Counter()
     for gone, row in enumerate(rows):
-        most = before[row.version + 1] - gone
+        most = before[row.version + 1] - gone if outstanding is not None else math.inf
         fewest = before[row.version] - (gone - gone_of_version[row.version])
         fewest += row.read_version == row.version  # its own job is certain
         if not fewest <= row.concurrency <= most:

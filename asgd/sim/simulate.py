@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from asgd.config import Config
+from asgd.core.events import Stop
 from asgd.core.trace import TraceRow
 from asgd.errors import ConfigError, RunError
 from asgd.learn.gradient import evaluate
@@ -18,6 +19,7 @@ from asgd.run.files import reason_of
 from asgd.run.formats import MetricsRow, Summary
 from asgd.run.records import RunDirectory
 from asgd.run.saving import Saver
+from asgd.run.signals import StopRequests
 from asgd.run.speeds import job_seconds
 from asgd.run.summary import summarise
 from asgd.sim.task import TaskCompute
@@ -47,7 +49,8 @@ def emulated(config: Config) -> EndOfJob:
 class Simulation:
     """A run in virtual time, in memory; whoever wants a record of it takes its lines as they come.
 
-    Arguments: config, task: the run's; end_of_job: the speeds; times: a real run's, whose `end_of_job` it then is.
+    Arguments: config, task: the run's; end_of_job: the speeds; times: a real run's, whose `end_of_job` it then is;
+    stops: requests to stop, which end the run after the event that is being handled.
     Attributes: state: the core, which an event `Stop` ends early; compute: the model and its optimizer; now_s: the
     time.
 
@@ -66,8 +69,10 @@ class Simulation:
         task: Task,
         end_of_job: EndOfJob,
         times: RecordedTimes | None = None,
+        stops: StopRequests | None = None,
     ) -> None:
         self.config, self._task, self._end_of_job, self._times = config, task, end_of_job, times
+        self._stops = stops or StopRequests()
         self.state = make_state(config)
         self.compute = TaskCompute(config, task)
         self.now_s = 0.0
@@ -84,9 +89,10 @@ class Simulation:
         of the budget and the time.
         Errors: RunError when the run doesn't take the course of the one whose times it is fed with.
         """
-        state, compute, times = self.state, self.compute, self._times
+        state, compute, times, stops = self.state, self.compute, self._times, self._stops
         evaluations = Evaluations(_evaluated_at_once(self.config), Path())
         recent: list[float] = []
+        stopped: Stop | None = None
 
         def hear_row(row: TraceRow) -> None:
             if times is not None:
@@ -98,6 +104,10 @@ class Simulation:
                 del recent[:-100]
 
         def on_event(now_s: float) -> None:
+            nonlocal stopped
+            if stops.asked and state.finished is None and (reason := stops.take()) is not None:
+                stopped = Stop(reason, now_s)
+                state.handle(stopped)
             if evaluations.keep_if_due(state, compute.flat.state_S, now_s):
                 evaluate_all()
                 progress(state.fraction_done(now_s), now_s)
@@ -123,7 +133,7 @@ class Simulation:
             stop=None if times is None else times.stop,
         ).run()
         assert state.finished is not None
-        if times is not None:
+        if times is not None and stopped is None:  # both may have been stopped for one reason
             times.check_end(state.finished.reason, state.rows, state.concurrency)
         return summarise(
             self.config,
@@ -162,17 +172,18 @@ def simulate_into(
     end_of_job: EndOfJob,
     progress: Callable[[float, float], None] = lambda fraction, now_s: None,
     times: RecordedTimes | None = None,
+    stops: StopRequests | None = None,
 ) -> Summary:
     """Simulate a run into its directory, which has its config.toml already; returns the summary.
 
     Arguments: config, task: the run's; end_of_job: the speeds; progress: takes the used part of the budget and the
-    time; times: a real run's, see `Simulation`.
+    time; times: a real run's; stops: requests to stop; see `Simulation`.
     Errors: RunError, one sentence, for a run that has diverged, after its files were written, and those of
     `Simulation.run`.
     """
     with RunDirectory.open(path, mode="write") as directory:
         directory.next_incarnation()
-        simulation = Simulation(config, task, end_of_job, times)
+        simulation = Simulation(config, task, end_of_job, times, stops)
         summary = simulation.run(directory.append_trace, directory.append_metrics, progress)
         saver = Saver(config, directory, directory.notes.append)
         saver.save_last(simulation.state, simulation.compute.update, simulation.compute.flat, simulation.now_s)

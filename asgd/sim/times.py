@@ -10,7 +10,8 @@ from asgd.core.events import Stop
 from asgd.core.state import CANCELLED
 from asgd.core.trace import TraceRow
 from asgd.errors import RunError
-from asgd.run.records import RunDirectory, Summary
+from asgd.run.ledger import check_trace
+from asgd.run.records import TRACE, RunDirectory, Summary
 
 _OTHERWISE = (
     "it can't be driven again by its times (did it begin with fewer workers than are configured, or did one join "
@@ -57,9 +58,13 @@ class RecordedTimes:
 
     @classmethod
     def read(cls, path: Path | str) -> RecordedTimes:
-        """Those of the run in this directory."""
+        """Those of the run in this directory; RunError for a trace that isn't a true and whole history."""
         with RunDirectory.open(path) as directory:
-            return cls(directory.read_trace(), directory.read_summary() if directory.is_finished() else None)
+            rows, summary = directory.read_trace(), directory.read_summary() if directory.is_finished() else None
+            trace, torn = directory.path / TRACE, bool(directory.notes)
+        if (damage := _damage(rows, summary, torn)) is not None:
+            raise RunError(f"{trace} {damage}: the run can't be driven again by its times")
+        return cls(rows, summary)
 
     def end_of_job(self, worker: int, job: int, now_s: float) -> float:
         """When the job is done, inf for never; RunError when the recorded run gave it to another worker."""
@@ -92,3 +97,17 @@ class RecordedTimes:
                 f"the recorded run ended after {said[0]} lines of its trace with {said[1]} jobs in flight, not after "
                 f"{num_rows} with {num_outstanding}: {_OTHERWISE}"
             )
+
+
+def _damage(rows: Sequence[TraceRow], summary: Summary | None, torn: bool) -> str | None:
+    """What is wrong with a recorded trace; a killed run's may end anywhere, also within a line."""
+    if summary is not None:
+        said = summary.used + summary.discarded + summary.lost
+        if len(rows) != said:
+            return f"has {len(rows)} whole lines, and the run ended after {said}, by its summary"
+        if torn:
+            return "ends within a line, and the run has ended"
+    if not rows:
+        return "is missing or has no line"
+    problems = check_trace(rows, None if summary is None else summary.outstanding)
+    return f"is damaged ({problems[0].rstrip('.')})" if problems else None

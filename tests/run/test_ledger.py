@@ -246,3 +246,12 @@ def test_sentences_say_what_is_wrong_and_do_not_flood() -> None:
     problems = check_trace(rows, [])
     assert len(problems) <= MAX_PROBLEMS + 2
     assert any(problem.startswith("And ") for problem in problems)
+
+
+def test_without_the_jobs_in_flight_any_beginning_of_a_history_is_true_and_damage_is_still_caught() -> None:
+    rows, _ = random_history(3, 120)
+    for length in (0, 1, 17, 60, len(rows)):
+        assert check_trace(rows[:length], None) == []
+    assert "time does not go back" in check_trace(changed("time_s", lambda value: -1.0)(BY_HAND, 2), None)[0]
+    low = changed("concurrency", lambda value: value - 1)(BY_HAND, 1)
+    assert any("Row 1 has concurrency 1" in problem for problem in check_trace(low, None))

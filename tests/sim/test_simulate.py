@@ -9,6 +9,7 @@ from asgd.api import simulate, train
 from asgd.core.methods import METHODS
 from asgd.errors import ConfigError
 from asgd.run.ledger import check_trace
+from asgd.run.signals import StopRequests
 
 CONFIG = {
     "seed": 5,
@@ -36,6 +37,57 @@ def test_the_same_twice(tmp_path):
     runs = [simulate(CONFIG, run_dir=tmp_path / name) for name in ("a", "b")]
     assert runs[0].summary.parameters_sha256 == runs[1].summary.parameters_sha256
     assert runs[0].trace == runs[1].trace
+
+
+def stopped(path, **arguments):
+    """A simulation that is asked to stop while version 45 is evaluated."""
+    stops = StopRequests()
+
+    def ask(fraction, now_s):
+        if fraction >= 0.3:
+            stops.ask("interrupted by SIGINT")
+
+    return simulate(CONFIG, run_dir=path, progress=ask, stops=stops, **arguments)
+
+
+def test_asked_to_stop_it_ends_at_the_next_event_with_all_its_files(tmp_path):
+    run, whole = stopped(tmp_path / "run"), simulate(CONFIG, run_dir=tmp_path / "whole")
+    summary = run.summary
+    assert (summary.stopped_because, summary.finished, summary.versions) == ("interrupted by SIGINT", False, 46)
+    assert run.trace == whole.trace[:46] and summary.wall_s == run.trace[-1].time_s
+    assert check_trace(run.trace, summary.outstanding) == []
+    assert [row.version for row in run.metrics] == [0, 15, 30, 45, 46]
+    assert [path.stem for path in (tmp_path / "run" / "checkpoints").glob("*.safetensors")] and run.model() is not None
+
+
+def test_a_stop_before_the_first_event_and_one_that_comes_too_late(tmp_path):
+    stops = StopRequests()
+    stops.ask("interrupted by SIGTERM")
+    summary = simulate(CONFIG, run_dir=tmp_path / "early", stops=stops).summary
+    assert (summary.stopped_because, summary.versions, summary.outstanding) == ("interrupted by SIGTERM", 0, [])
+    late = StopRequests()
+    summary = simulate(
+        CONFIG,
+        run_dir=tmp_path / "late",
+        stops=late,
+        progress=lambda fraction, now_s: fraction == 1 and late.ask("late"),
+    ).summary
+    assert summary.finished and late.asked
+
+
+def test_a_stopped_run_is_driven_again_and_may_be_stopped_for_the_same_reason(tmp_path):
+    first = stopped(tmp_path / "first")
+    again = simulate(CONFIG, run_dir=tmp_path / "again", times=tmp_path / "first")
+    assert again.summary.parameters_sha256 == first.summary.parameters_sha256
+    stops = StopRequests()
+    earlier = simulate(
+        CONFIG,
+        run_dir=tmp_path / "earlier",
+        times=tmp_path / "first",
+        stops=stops,
+        progress=lambda fraction, now_s: fraction >= 0.1 and stops.ask("interrupted by SIGINT"),
+    )
+    assert earlier.trace == first.trace[:16] and earlier.summary.stopped_because == "interrupted by SIGINT"
 
 
 def test_real_speeds_cannot_be_simulated(tmp_path):
