@@ -64,6 +64,7 @@ class Serving:
         server.housekeeping()
         if self.began_s is None and server.state.begun:
             self.began_s, self.phase = time.monotonic(), "training"
+            self._next_status_s = 0.0  # a display sees the workers at once, however short the run is
         if self.channel is not None:
             self._listen(server)
             if time.monotonic() >= self._next_status_s:

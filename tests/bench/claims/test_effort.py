@@ -17,10 +17,11 @@ from asgd.errors import RunError
 LIMIT_S = 30.0
 # Writes the process's id, and then waits for what never comes.
 WAITS = """
-import os, sys, threading
+import signal, sys
 from asgd.bench.claims.effort import Effort
 from helpers.cells import wait_in
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored where the tests run in the background
     Effort(jobs=2).map(wait_in, [(sys.argv[1],), (sys.argv[1],)])
 """
 
