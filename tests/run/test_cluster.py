@@ -172,7 +172,8 @@ def test_kill_one_of_four(config, tmp_path, method):
     assert run.summary.versions == 200 and run.summary.finished
     lost = [row for row in run.trace if row.action == "lost"]
     assert [row.worker for row in lost] in ([1], []) and (method == "minibatch" or lost)
-    assert all(row.reason == "killed by SIGKILL" for row in lost)
+    # The launcher tells of the death; the server may find it out first, by a job that it can't deliver.
+    assert all(row.reason == "killed by SIGKILL" or row.reason.startswith("unreachable: ") for row in lost)
     assert run.summary.restarts == 1
     assert any("worker 1 died: killed by SIGKILL" in message for s in watcher.statuses for message in s.messages)
     last_of_1 = max(row.arrival for row in run.trace if row.worker == 1)
