@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asgd.core.assignment import everybody, newcomer
-from asgd.core.methods.base import Answer, Decision, Stateless, UseApply, UseNot, View
+from asgd.core.methods.base import AlwaysBusy, Answer, Decision, Stateless, UseApply, UseNot, View
 
 
 @dataclass
-class Asynchronous(Stateless):
+class Asynchronous(AlwaysBusy, Stateless):
     """Asynchronous SGD: every gradient is applied when it arrives, and its worker goes on at once.
 
     Formula: x^{t+1} = x^t - eta_t grad F(x^{t - tau_t}, xi_t); then worker j_t gets x^{t+1}, that is, the model after
@@ -27,12 +26,6 @@ class Asynchronous(Stateless):
 
     name = "asynchronous"
 
-    def begin(self, view: View) -> Decision:
-        return Decision(assign=everybody(view))
-
-    def joined(self, view: View, worker: int) -> Decision:
-        return Decision(assign=newcomer(view, worker))
-
     def arrived(self, view: View, answer: Answer) -> Decision:
         again = (answer.worker,)
         if answer.refusal is not None:
@@ -44,6 +37,3 @@ class Asynchronous(Stateless):
                 assign=again,
             )
         return Decision(UseApply(step_size), assign=again)
-
-    def lost(self, view: View, worker: int, job: int) -> Decision:
-        return Decision()

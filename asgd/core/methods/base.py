@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from asgd.core.actions import Correction, StepSize
+from asgd.core.assignment import everybody, newcomer
 
 
 class UseApply(NamedTuple):
@@ -166,6 +167,21 @@ class Method(Protocol):
 
     def restore(self, plain: dict[str, Any]) -> None:
         """Take over what `state` gave."""
+
+
+class AlwaysBusy:
+    """For a method under which every worker that is there has all of its jobs, whatever happens: all begin at once, a
+    newcomer begins when it comes, and a job that is lost with its worker changes nothing for the others.
+    """
+
+    def begin(self, view: View) -> Decision:
+        return Decision(assign=everybody(view))
+
+    def joined(self, view: View, worker: int) -> Decision:
+        return Decision(assign=newcomer(view, worker))
+
+    def lost(self, view: View, worker: int, job: int) -> Decision:
+        return Decision()
 
 
 class Stateless:

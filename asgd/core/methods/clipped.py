@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 from asgd.core.actions import StepSize
-from asgd.core.assignment import everybody, newcomer
-from asgd.core.methods.base import Answer, Decision, Stateless, UseApply, UseNot, View
+from asgd.core.methods.base import AlwaysBusy, Answer, Decision, Stateless, UseApply, UseNot, View
 from asgd.errors import ConfigError
 
 
 @dataclass
-class Clipped(Stateless):
+class Clipped(AlwaysBusy, Stateless):
     """Clipped asynchronous SGD: every gradient is shortened to norm c and applied when it arrives.
 
     Formula: x^{t+1} = x^t - eta min(1, c / ||g||) g, with g = grad F(x^{t - tau_t}, xi_t), c = `clip` and ||.|| the
@@ -44,18 +43,9 @@ class Clipped(Stateless):
         if not number or not isfinite(self.clip) or self.clip <= 0.0:
             raise ConfigError(f"method.options.clip = {self.clip!r}: allowed is a finite number above 0")
 
-    def begin(self, view: View) -> Decision:
-        return Decision(assign=everybody(view))
-
-    def joined(self, view: View, worker: int) -> Decision:
-        return Decision(assign=newcomer(view, worker))
-
     def arrived(self, view: View, answer: Answer) -> Decision:
         again = (answer.worker,)
         if answer.refusal is not None:
             return Decision(UseNot(answer.refusal), assign=again)
         base = view.step_size(answer.delay).base
         return Decision(UseApply(StepSize(base, base), clip=float(self.clip)), assign=again)
-
-    def lost(self, view: View, worker: int, job: int) -> Decision:
-        return Decision()

@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 from asgd.core.actions import Compensate, StepSize
-from asgd.core.assignment import everybody, newcomer
-from asgd.core.methods.base import Answer, Decision, Stateless, UseApply, UseNot, View
+from asgd.core.methods.base import AlwaysBusy, Answer, Decision, Stateless, UseApply, UseNot, View
 from asgd.errors import ConfigError
 
 _EPS = 1e-7
 
 
 @dataclass
-class DelayCompensated(Stateless):
+class DelayCompensated(AlwaysBusy, Stateless):
     """DC-ASGD: every gradient is applied when it arrives, carried over from the model that it was computed at to the
     present one by a first-order correction.
 
@@ -62,12 +61,6 @@ class DelayCompensated(Stateless):
         if not _is_number(self.decay) or not 0.0 <= self.decay < 1.0:
             raise ConfigError(f"method.options.decay = {self.decay!r}: allowed is a number from 0 to below 1")
 
-    def begin(self, view: View) -> Decision:
-        return Decision(assign=everybody(view))
-
-    def joined(self, view: View, worker: int) -> Decision:
-        return Decision(assign=newcomer(view, worker))
-
     def arrived(self, view: View, answer: Answer) -> Decision:
         again = (answer.worker,)
         if answer.refusal is not None:
@@ -80,9 +73,6 @@ class DelayCompensated(Stateless):
         elif answer.delay:  # without a delay there is nothing to compensate
             correction = Compensate(float(self.strength), None, _EPS)
         return Decision(UseApply(StepSize(base, base), correction=correction), assign=again)
-
-    def lost(self, view: View, worker: int, job: int) -> Decision:
-        return Decision()
 
 
 def _is_number(value: object) -> bool:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import isfinite
 
-from asgd.core.assignment import everybody, newcomer
-from asgd.core.methods.base import Answer, Decision, Stateless, UseMix, UseNot, View
+from asgd.core.methods.base import AlwaysBusy, Answer, Decision, Stateless, UseMix, UseNot, View
 from asgd.errors import ConfigError
 
 _STALENESS = ("constant", "polynomial", "hinge")
 
 
 @dataclass
-class FedAsync(Stateless):
+class FedAsync(AlwaysBusy, Stateless):
     """FedAsync: mix each worker's parameters into the model when they arrive, stale ones with a smaller weight.
 
     Formula: x^{t+1} = (1 - alpha_t) x^t + alpha_t x_worker with alpha_t = alpha s(tau), where tau is the delay of the
@@ -69,18 +68,9 @@ class FedAsync(Stateless):
             return self.alpha / (self.a * (delay - self.b) + 1.0)
         return self.alpha
 
-    def begin(self, view: View) -> Decision:
-        return Decision(assign=everybody(view))
-
-    def joined(self, view: View, worker: int) -> Decision:
-        return Decision(assign=newcomer(view, worker))
-
     def arrived(self, view: View, answer: Answer) -> Decision:
         use = UseMix(self.weight(answer.delay)) if answer.refusal is None else UseNot(answer.refusal)
         return Decision(use, assign=(answer.worker,))
-
-    def lost(self, view: View, worker: int, job: int) -> Decision:
-        return Decision()
 
 
 def _is_number(value: object) -> bool:

@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asgd.core.actions import DivideByGap, StepSize
-from asgd.core.assignment import everybody, newcomer
-from asgd.core.methods.base import Answer, Decision, UseApply, UseNot, View
+from asgd.core.methods.base import AlwaysBusy, Answer, Decision, UseApply, UseNot, View
 from asgd.errors import ConfigError
 
 _EPS = 1e-8
 
 
 @dataclass
-class GapAware:
+class GapAware(AlwaysBusy):
     """Gap-Aware: every gradient is applied when it arrives, divided in each parameter by how many steps' lengths the
     model is away from where it was computed.
 
@@ -52,12 +51,6 @@ class GapAware:
         if not number or not 0.0 <= self.decay < 1.0:
             raise ConfigError(f"method.options.decay = {self.decay!r}: allowed is a number from 0 to below 1")
 
-    def begin(self, view: View) -> Decision:
-        return Decision(assign=everybody(view))
-
-    def joined(self, view: View, worker: int) -> Decision:
-        return Decision(assign=newcomer(view, worker))
-
     def arrived(self, view: View, answer: Answer) -> Decision:
         again = (answer.worker,)
         if answer.refusal is not None:
@@ -67,9 +60,6 @@ class GapAware:
         # While all steps were of size 0, no parameter has moved.
         correction = DivideByGap(self.longest_step, float(self.decay), _EPS) if self.longest_step else None
         return Decision(UseApply(StepSize(base, base), correction=correction), assign=again)
-
-    def lost(self, view: View, worker: int, job: int) -> Decision:
-        return Decision()
 
     def state(self) -> dict[str, Any]:
         return {"longest_step": self.longest_step}

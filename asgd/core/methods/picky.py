@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 from asgd.core.actions import StepSize
-from asgd.core.assignment import everybody, newcomer
-from asgd.core.methods.base import Answer, Decision, Stateless, UseApply, UseNot, View
+from asgd.core.methods.base import AlwaysBusy, Answer, Decision, Stateless, UseApply, UseNot, View
 from asgd.errors import ConfigError
 
 
 @dataclass
-class Picky(Stateless):
+class Picky(AlwaysBusy, Stateless):
     """Picky SGD: what makes a gradient stale isn't how many updates came since, but how far they have moved the model.
 
     Formula: x^{t+1} = x^t - eta g, g = grad F(x^{t - tau_t}, xi_t), if ||x^t - x^{t - tau_t}|| <= threshold; otherwise
@@ -47,12 +46,6 @@ class Picky(Stateless):
         if not number or not isfinite(self.threshold) or self.threshold <= 0.0:
             raise ConfigError(f"method.options.threshold = {self.threshold!r}: allowed is a finite number above 0")
 
-    def begin(self, view: View) -> Decision:
-        return Decision(assign=everybody(view))
-
-    def joined(self, view: View, worker: int) -> Decision:
-        return Decision(assign=newcomer(view, worker))
-
     def arrived(self, view: View, answer: Answer) -> Decision:
         again = (answer.worker,)
         if answer.refusal is not None:
@@ -63,6 +56,3 @@ class Picky(Stateless):
             return Decision(UseNot(f"distance above the threshold {self.threshold:g}"), assign=again)
         base = view.step_size(answer.delay).base
         return Decision(UseApply(StepSize(base, base)), assign=again)
-
-    def lost(self, view: View, worker: int, job: int) -> Decision:
-        return Decision()
