@@ -36,7 +36,8 @@ class Arrival(NamedTuple):
     `version` is the version that the worker says it computed at; `finite` is whether every number of the gradient and
     the loss is finite (only the caller can see the tensor); `wait_s` is the time that the worker waited out to
     emulate a slower machine; `distance` is ||x_t - x_{t - tau}||, from the parameters now to those that the job was
-    given, where the method needs it.
+    given, where the method needs it; `queue_s` is the time that the job lay at the worker before it was begun,
+    `started_s` when it was, by the run's clock (None where nobody knows).
     """
 
     worker: int
@@ -49,6 +50,8 @@ class Arrival(NamedTuple):
     wait_s: float = 0.0
     finite: bool = True
     distance: float | None = None
+    queue_s: float = 0.0
+    started_s: float | None = None
 
 
 class Tick(NamedTuple):

@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 
 
 class Job(NamedTuple):
-    """An outstanding job: its number, the worker that has it, and the version that was current when it was given."""
+    """An outstanding job: its number, the worker that has it, the version that was current when it was given, and when
+    that was (None in a checkpoint from before this was recorded).
+    """
 
     job: int
     worker: int
     read_version: int
+    assigned_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -111,9 +114,9 @@ class Ledger:
             stats = self.per_worker[worker] = WorkerStats()
         return stats
 
-    def give(self, worker: int) -> Job:
+    def give(self, worker: int, now_s: float) -> Job:
         """Add a new job of `worker` at the current version."""
-        job = Job(self.next_job, worker, self.version)
+        job = Job(self.next_job, worker, self.version, now_s)
         self.next_job += 1
         self.outstanding[job.job] = job
         self.num_jobs_of[worker] = self.num_jobs_of.get(worker, 0) + 1

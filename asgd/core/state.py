@@ -158,7 +158,7 @@ class ServerState:
         self._members[event.worker] = None
         self.ledger.stats_of(event.worker)
         if self.begun:
-            self._assign(self.method.joined(self, event.worker).assign, actions)
+            self._assign(self.method.joined(self, event.worker).assign, event.now_s, actions)
         elif len(self._members) >= self.expected_workers:
             self._begin(event, actions)
 
@@ -168,7 +168,7 @@ class ServerState:
         self.begun = True
         # The first jobs go out by number, not by who connected first: that is chance, and no record holds it.
         self._members = dict.fromkeys(sorted(self._members))
-        self._assign(self.method.begin(self).assign, actions)
+        self._assign(self.method.begin(self).assign, event.now_s, actions)
 
     def _arrival(self, event: Arrival, actions: list[Action]) -> None:
         if self.finished:
@@ -277,9 +277,7 @@ class ServerState:
         step_size: StepSize | None,
         actions: list[Action],
     ) -> None:
-        """The part that arrivals and losses share: the update, the line of the trace, the end of the budget, new
-        work.
-        """
+        """What arrivals and losses share: the update, the line of the trace, the end of the budget, new work."""
         if decision.step is not None:
             step_size = decision.step.step_size
             actions.append(Step(decision.step.parts, step_size, decision.step.keep))
@@ -289,24 +287,28 @@ class ServerState:
             self.ledger.advance(concurrency)
             self._step_sizes.stepped(step_size.value, self.samples)
             self._accumulated = 0
+        # Every field in its order: given by name they take three times as long, which is 7% of an arrival.
         row = TraceRow(
-            arrival=self.rows,
-            time_s=event.now_s,
-            worker=job.worker,
-            job=job.job,
-            read_version=job.read_version,
-            version=version,
-            delay=delay,
-            concurrency=concurrency,
-            action=action,
-            steps=0 if step_size is None else 1,
-            step_size=None if step_size is None else step_size.value,
-            reason=reason,
-            loss=event.loss if isfinite(event.loss) else None,
-            samples=event.samples,
-            compute_s=event.compute_s,
-            wait_s=event.wait_s,
-            distance=event.distance if event.distance is not None and isfinite(event.distance) else None,
+            self.rows,
+            event.now_s,
+            job.worker,
+            job.job,
+            job.read_version,
+            version,
+            delay,
+            concurrency,
+            action,
+            0 if step_size is None else 1,
+            None if step_size is None else step_size.value,
+            reason,
+            event.loss if isfinite(event.loss) else None,
+            event.samples,
+            event.compute_s,
+            event.wait_s,
+            event.distance if event.distance is not None and isfinite(event.distance) else None,
+            job.assigned_s,
+            event.queue_s,
+            event.started_s,
         )
         self.rows += 1
         actions.append(Record(row))
@@ -314,7 +316,7 @@ class ServerState:
         if not self.finished:
             for number in list(decision.cancel):
                 self._cancel(number, event.now_s, actions)
-            self._assign(decision.assign, actions)
+            self._assign(decision.assign, event.now_s, actions)
 
     def _cancel(self, number: int, now_s: float, actions: list[Action]) -> None:
         concurrency = self.ledger.concurrency
@@ -325,18 +327,17 @@ class ServerState:
         event = Arrival(job.worker, number, job.read_version, float("nan"), 0, 0.0, now_s)
         self._conclude(event, job, age, concurrency, Decision(), "discard", CANCELLED, None, actions)
 
-    def _assign(self, workers: Iterable[int], actions: list[Action]) -> None:
+    def _assign(self, workers: Iterable[int], now_s: float, actions: list[Action]) -> None:
         if self.finished:
             return
         ledger = self.ledger
         for worker in list(workers):  # a copy: methods may give a view of what changes here
             if worker not in self._members:
                 raise ValueError(f"method {self.method.name} gives work to worker {worker}, which is not there")
-            if not self.queues and ledger.num_jobs_of.get(worker, 0) >= self.jobs_per_worker:
-                raise ValueError(
-                    f"method {self.method.name} gives worker {worker} more than {self.jobs_per_worker} jobs"
-                )
-            job = ledger.give(worker)
+            most = self.jobs_per_worker
+            if not self.queues and ledger.num_jobs_of.get(worker, 0) >= most:
+                raise ValueError(f"method {self.method.name} gives worker {worker} more than {most} jobs")
+            job = ledger.give(worker, now_s)
             self._step_sizes.given(job.job)
             actions.append(Assign(worker, job.job, job.read_version))
 

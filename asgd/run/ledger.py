@@ -154,6 +154,12 @@ def _faults(row: TraceRow) -> list[str]:
         faults.append(f"has worker {row.worker}, job {row.job}, samples {row.samples}: none can be negative")
     if not (0.0 <= row.compute_s < math.inf and 0.0 <= row.wait_s < math.inf):
         faults.append(f"computed for {row.compute_s} s and waited for {row.wait_s} s: both are finite and at least 0")
+    if not 0.0 <= row.queue_s < math.inf:
+        faults.append(f"lay at the worker for {row.queue_s} s, and that is finite and at least 0")
+    if row.assigned_s is not None and not 0.0 <= row.assigned_s <= row.time_s:
+        faults.append(f"was given at {row.assigned_s} s, and arrived at {row.time_s} s")
+    if row.started_s is not None and not math.isfinite(row.started_s):
+        faults.append(f"was begun at {row.started_s} s, which is not finite")
     return faults
 
 

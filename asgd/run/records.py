@@ -175,7 +175,8 @@ class RunDirectory:
 
     def append_trace(self, row: TraceRow) -> None:
         """Add a line to trace.jsonl (in memory until `flush`); a loss that is not finite is written as null."""
-        if not (math.isfinite(row.time_s) and math.isfinite(row.compute_s) and math.isfinite(row.wait_s)):
+        times = (row.time_s, row.compute_s, row.wait_s, row.assigned_s or 0.0, row.queue_s, row.started_s or 0.0)
+        if not all(map(math.isfinite, times)):
             raise RunError(f"Arrival {row.arrival} has a time that is not a finite number: {row}.")
         self._append(TRACE, row)
 

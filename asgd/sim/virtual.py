@@ -133,6 +133,8 @@ class VirtualCluster:
             del self._running[worker]
             self._idle.append(worker)
             compute_s, wait_s = self.seconds.get(job.job) or (end_s - began_s, 0.0)
+            assigned_s = self.state.ledger.outstanding[job.job].assigned_s
+            assert assigned_s is not None  # this core was not restored from a checkpoint
             arrival = Arrival(
                 worker,
                 job.job,
@@ -144,6 +146,8 @@ class VirtualCluster:
                 wait_s,
                 finite=result.finite,
                 distance=result.distance,
+                queue_s=began_s - assigned_s,  # it was at the worker at once
+                started_s=began_s,
             )
             self._handle(arrival)
         return self.now_s

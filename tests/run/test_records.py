@@ -85,7 +85,7 @@ def test_what_is_written_is_read(path: Path) -> None:
         rows = [
             row(0),
             row(1, action="discard", steps=0, step_size=None, reason="not finite \u2028 \n"),
-            row(2, version=1),
+            row(2, version=1, assigned_s=0.25, queue_s=0.0625, started_s=0.375),
         ]
         for each in rows:
             run.append_trace(each)
@@ -100,6 +100,22 @@ def test_what_is_written_is_read(path: Path) -> None:
     assert list(first) == [field.name for field in dataclasses.fields(TraceRow)]
 
 
+def test_a_record_from_before_the_times_of_jobs_and_server_is_read(path: Path) -> None:
+    written(path, 2)
+    with RunDirectory.open(path, mode="write") as run:
+        run.write_summary(summary())
+    lines = [json.loads(line) for line in (path / "trace.jsonl").read_text().splitlines()]
+    for line in lines:
+        assert [line.pop(name) for name in ("assigned_s", "queue_s", "started_s")] == [None, 0.0, None]
+    (path / "trace.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    content = json.loads((path / "summary.json").read_text())
+    content["server"] = {"busy_fraction": 0.25, "bytes_in": 1000, "bytes_out": 2000}
+    (path / "summary.json").write_text(json.dumps(content))
+    found = RunDirectory.open(path)
+    assert found.read_trace() == [row(0), row(1)]
+    assert found.read_summary() == summary()
+
+
 def test_numbers_that_are_not_finite_become_null(path: Path) -> None:
     with RunDirectory.create(path, "") as run:
         run.append_trace(row(0, loss=math.nan))
@@ -107,8 +123,9 @@ def test_numbers_that_are_not_finite_become_null(path: Path) -> None:
         run.append_metrics(
             MetricsRow(time_s=0.0, version=0, samples_seen=0, test_loss=math.inf, results={"x": math.nan})
         )
-        with pytest.raises(RunError, match="Arrival 2 has a time that is not a finite number"):
-            run.append_trace(row(2, time_s=math.nan))
+        for name in ("time_s", "compute_s", "wait_s", "assigned_s", "queue_s", "started_s"):
+            with pytest.raises(RunError, match="Arrival 2 has a time that is not a finite number"):
+                run.append_trace(row(2, **{name: math.nan}))
         run.flush()
         assert [each.loss for each in run.read_trace()] == [None, None]
         assert run.read_metrics() == [MetricsRow(time_s=0.0, version=0, samples_seen=0, results={"x": None})]

@@ -9,6 +9,7 @@ from helpers.core_driver import make_state
 
 from asgd.core.budget import Budget
 from asgd.core.events import Stop
+from asgd.core.methods import METHODS
 from asgd.errors import RunError
 from asgd.sim.virtual import VirtualCluster
 
@@ -52,6 +53,38 @@ def test_two_jobs_per_worker_are_worked_off_one_after_the_other():
     rows, _, _ = run([1.0, 1.0], Budget(versions=6), jobs_per_worker=2)
     assert [row.time_s for row in rows] == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
     assert [row.delay for row in rows] == [0, 1, 2, 3, 3, 3]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_where_a_jobs_time_went_adds_up_exactly(method):
+    """Times that are sums of powers of two: no rounding, so equality is meant."""
+    jobs = 1 if METHODS[method].max_jobs_per_worker == 1 else 2
+    rows, _, _ = run([1.0, 2.5, 0.75], Budget(gradients=60), method, jobs_per_worker=jobs)
+    ended_s, given = {}, {}
+    for row in rows:
+        given.setdefault(row.worker, []).append(row.assigned_s)
+        if row.started_s is None:
+            assert row.reason == "cancelled" and row.queue_s == 0.0
+            continue
+        assert row.started_s - row.queue_s == row.assigned_s, "its way to the worker takes no time"
+        assert row.started_s + row.compute_s + row.wait_s == row.time_s, "nor does the way back"
+        assert row.compute_s == [1.0, 2.5, 0.75][row.worker]
+        assert row.queue_s >= 0.0
+        assert row.started_s >= ended_s.get(row.worker, 0.0), "one job at a time"
+        ended_s[row.worker] = row.time_s
+    assert all(times == sorted(times) for times in given.values()), "first in, first out"
+    queued = [row for row in rows if row.queue_s > 0.0]
+    assert bool(queued) == (jobs == 2 or method == "random_assignment")
+
+
+def test_the_second_of_two_jobs_waits_for_the_first():
+    rows, _, _ = run([1.0], Budget(versions=4), jobs_per_worker=2)
+    assert [(row.assigned_s, row.queue_s, row.started_s) for row in rows] == [
+        (0.0, 0.0, 0.0),
+        (0.0, 1.0, 1.0),
+        (1.0, 1.0, 2.0),
+        (2.0, 1.0, 3.0),
+    ]
 
 
 def test_jobs_that_never_end_run_into_the_limit_or_a_stop():
