@@ -8,8 +8,8 @@ Strict means: an unknown, missing, repeated or mistyped field, an unknown tag, t
 integer, an integer outside its range, a text or table beyond its bound, or a header above 64 KiB is refused with one
 sentence. Nothing is ever unpickled.
 
-Floating-point fields: durations are finite and not negative. Losses and metrics may also be infinite or NaN: a run that
-diverges is a fact to be recorded, not a breach of the protocol.
+Floating-point fields: durations and clocks are finite and not negative. Losses and metrics may also be infinite or NaN:
+a run that diverges is a fact to be recorded, not a breach of the protocol.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from msgspec import Meta, Struct
 
 from asgd.errors import ProtocolError
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 MAX_HEADER_BYTES: Final = 64 * 1024
 MAX_REASON_CHARS: Final = 4096
 MAX_INT: Final = 2**63 - 1
@@ -54,7 +54,11 @@ class Hello(Struct, frozen=True, tag="hello", forbid_unknown_fields=True):
 
 
 class Gradient(Struct, frozen=True, tag="gradient", forbid_unknown_fields=True):
-    """A worker's answer to `Job`; the payload is the gradient (and the buffers) in the agreed layout."""
+    """A worker's answer to `Job`; the payload is the gradient (and the buffers) in the agreed layout.
+
+    `queue_s`: how long the job lay at the worker before it was begun; `started_s`: when it was begun, by the server's
+    clock as the worker estimates it.
+    """
 
     job: Count
     version: Count
@@ -62,10 +66,14 @@ class Gradient(Struct, frozen=True, tag="gradient", forbid_unknown_fields=True):
     samples: Count
     compute_s: float
     wait_s: float
+    queue_s: float
+    started_s: float
 
     def __post_init__(self) -> None:
         _check_duration("compute_s", self.compute_s)
         _check_duration("wait_s", self.wait_s)
+        _check_duration("queue_s", self.queue_s)
+        _check_duration("started_s", self.started_s)
 
 
 class Ping(Struct, frozen=True, tag="ping", forbid_unknown_fields=True):
@@ -94,15 +102,20 @@ class Evaluated(Struct, frozen=True, tag="evaluated", forbid_unknown_fields=True
 
 
 class Welcome(Struct, frozen=True, tag="welcome", forbid_unknown_fields=True):
-    """The handshake succeeded: the client's number, the bytes of every payload, the run's name and clock."""
+    """The handshake succeeded: the client's number, the bytes of every payload, the run's name and clock.
+
+    `sent_s` is the server's clock, which goes on before and after the run: when it sent this.
+    """
 
     worker: WorkerOrAny
     payload_bytes: Count
     run: Name
     time_s: float
+    sent_s: float
 
     def __post_init__(self) -> None:
         _check_duration("time_s", self.time_s)
+        _check_duration("sent_s", self.sent_s)
 
 
 class Refused(Struct, frozen=True, tag="refused", forbid_unknown_fields=True):
@@ -113,10 +126,14 @@ class Refused(Struct, frozen=True, tag="refused", forbid_unknown_fields=True):
 
 
 class Job(Struct, frozen=True, tag="job", forbid_unknown_fields=True):
-    """Compute one gradient; the payload is the parameters (and buffers) of `version`."""
+    """Compute one gradient; the payload is the parameters (and buffers) of `version`; `sent_s` as in `Welcome`."""
 
     job: Count
     version: Count
+    sent_s: float
+
+    def __post_init__(self) -> None:
+        _check_duration("sent_s", self.sent_s)
 
 
 class Cancel(Struct, frozen=True, tag="cancel", forbid_unknown_fields=True):
@@ -164,8 +181,8 @@ def encode(message: Message) -> bytes:
     Raises ProtocolError when the message itself breaks a limit (a negative job, a reason beyond 4,096 characters), so
     that a fault shows where it was made and not at the other end. Texts of unknown length go through `shorten`.
 
-    >>> decode_reply(encode(Job(job=7, version=3)))
-    Job(job=7, version=3)
+    >>> decode_reply(encode(Job(job=7, version=3, sent_s=0.5)))
+    Job(job=7, version=3, sent_s=0.5)
     """
     try:
         header = _encoder.encode(message)

@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections import deque
+from typing import NamedTuple
 
 from asgd.config import Config, task_digest
 from asgd.errors import Interrupted, ProtocolError, RunError
@@ -28,6 +29,7 @@ from asgd.net.messages import (
     shorten,
 )
 from asgd.net.transport import ClientTransport, PeerGone, Received
+from asgd.run.clock import ServerClock
 from asgd.run.signals import StopRequests
 
 # A client that waits says so this often at most, so that it isn't taken for dead; the server's silence allows several.
@@ -38,6 +40,14 @@ LOOK_EVERY_S = 0.25  # how soon a stop request is seen
 
 class Refusal(RunError):
     """The server refused the handshake."""
+
+
+class Got(NamedTuple):
+    """A message of the server; `came_s`: when (time.monotonic) it was there, by estimate for a job that lay unseen."""
+
+    reply: Reply
+    received: Received
+    came_s: float
 
 
 class Connection:
@@ -69,8 +79,14 @@ class Connection:
         self._limit_s = config.cluster.server_timeout_s
         self._start_limit_s = config.cluster.start_timeout_s
         self.ping_s = min(PING_EVERY_S, self._limit_s / 4, config.cluster.min_lease_s / 4)
-        self._held: deque[tuple[Reply, Received]] = deque()
+        self._held: deque[Got] = deque()
         self._heard_s = time.monotonic()
+        self._clock: ServerClock | None = None
+
+    def server_s(self, local_s: float) -> float:
+        """The server's clock at a moment of time.monotonic(), by estimate; after the handshake."""
+        assert self._clock is not None
+        return self._clock.server_s(local_s)
 
     def hello(self) -> Welcome:
         """Say hello until the server lets us in; Refusal when it never will."""
@@ -95,7 +111,7 @@ class Connection:
             if reason is not None:
                 raise Interrupted(reason)
             got = self._receive(LOOK_EVERY_S if ask_again_s is None else max(0.0, ask_again_s - now_s))
-            reply = None if got is None else got[0]
+            reply = None if got is None else got.reply
             if isinstance(reply, Welcome):
                 if reply.payload_bytes != self._payload_bytes:
                     raise Refusal(
@@ -123,19 +139,25 @@ class Connection:
         with contextlib.suppress(PeerGone):  # nobody is there to be told
             self._transport.send(encode(Goodbye(shorten(reason))))
 
-    def _receive(self, timeout_s: float) -> tuple[Reply, Received] | None:
-        received = self._transport.recv(timeout_s)
+    def _receive(self, timeout_s: float) -> Got | None:
+        received, waited = self._transport.recv(0.0), False
+        if received is None and timeout_s > 0.0:
+            received, waited = self._transport.recv(timeout_s), True
         if received is None:
             return None
-        self._heard_s = time.monotonic()
+        came_s = self._heard_s = time.monotonic()
         reply = decode_reply(received.header)
         try:
             check_payload(reply, received.payload_bytes, self._payload_bytes)
         except ProtocolError as error:
             raise RunError(f"the server at {self._address} broke the protocol: {error}") from error
-        return reply, received
+        if isinstance(reply, Welcome):
+            self._clock = ServerClock(reply.sent_s, came_s)
+        elif isinstance(reply, Job) and self._clock is not None:
+            came_s = self._clock.job_came_s(reply.sent_s, came_s, waited=waited)
+        return Got(reply, received, came_s)
 
-    def wait(self, until_s: float | None = None) -> tuple[Reply, Received] | None:
+    def wait(self, until_s: float | None = None) -> Got | None:
         """The next message that isn't a sign of life; None at `until_s` (of time.monotonic), without it there is no
         end but the limit.
         """
@@ -156,15 +178,15 @@ class Connection:
                 pinged_s = now_s
             step_s = LOOK_EVERY_S if until_s is None else min(LOOK_EVERY_S, until_s - now_s)
             got = self._receive(max(0.0, step_s))
-            if got is not None and not isinstance(got[0], Pong):
+            if got is not None and not isinstance(got.reply, Pong):
                 return got
             if got is None and until_s is not None and time.monotonic() >= until_s:
                 return None
 
-    def hold(self, got: tuple[Reply, Received]) -> None:
+    def hold(self, got: Got) -> None:
         """Keep a message for the next `wait` without an end."""
         self._held.append(got)
 
     def forget(self, job: int) -> None:
         """Drop a job that is kept: it was cancelled."""
-        self._held = deque(got for got in self._held if not (isinstance(got[0], Job) and got[0].job == job))
+        self._held = deque(got for got in self._held if not (isinstance(got.reply, Job) and got.reply.job == job))

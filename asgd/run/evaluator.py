@@ -38,10 +38,10 @@ def run_evaluator(
         while True:
             got = connection.wait()
             assert got is not None
-            reply, received = got
+            reply = got.reply
             if isinstance(reply, Snapshot):
                 started_s = time.monotonic()
-                received.copy_payload_into(flat.state_view())
+                got.received.copy_payload_into(flat.state_view())
                 results = evaluate(task, flat, config.evaluation.batch_size, on_batch=alive)
                 connection.send(Evaluated(reply.version, results, time.monotonic() - started_s))
                 connection.send(SnapshotRequest())

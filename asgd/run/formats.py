@@ -29,8 +29,28 @@ class DelaySummary(msgspec.Struct, frozen=True, kw_only=True):
     per_worker: dict[int, float]
 
 
-class ServerSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server did: share of the wall time it was busy (0 to 1), and bytes over its sockets."""
+class ServerTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the server's time of training went, in seconds (all 0 in virtual time); what is left to the run's wall
+    time went elsewhere (the status, the supervisor's messages).
+
+    `receive_s`: taking messages from the socket, decoding them and copying their vectors; `decide_s`: the core;
+    `apply_s`: its actions on vectors, and looking whether a gradient is finite; `send_s`: jobs and replies; `record_s`:
+    trace, metrics, checkpoints and snapshots; `idle_s`: waiting for a message. A resumed run goes on counting from its
+    checkpoint.
+    """
+
+    receive_s: float = 0.0
+    decide_s: float = 0.0
+    apply_s: float = 0.0
+    send_s: float = 0.0
+    record_s: float = 0.0
+    idle_s: float = 0.0
+
+
+class ServerSummary(ServerTimes, frozen=True, kw_only=True):
+    """What the server did: share of the wall time it was busy (0 to 1), bytes over its sockets, and where its
+    time went.
+    """
 
     busy_fraction: float
     bytes_in: int

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from torch import Tensor
 
 from asgd.config import Config
@@ -15,6 +16,7 @@ from asgd.errors import AsgdError
 from asgd.learn.flat import FlatModel
 from asgd.learn.update import Update
 from asgd.run.checkpoints import Checkpoint, save
+from asgd.run.formats import ServerTimes
 from asgd.run.records import RunDirectory
 
 
@@ -36,7 +38,9 @@ class Saver:
     def resume_at(self, version: int, now_s: float) -> None:
         self._last_version, self._last_s = version, now_s
 
-    def save_if_due(self, state: ServerState, update: Update, flat: FlatModel, now_s: float) -> None:
+    def save_if_due(
+        self, state: ServerState, update: Update, flat: FlatModel, now_s: float, times: ServerTimes
+    ) -> None:
         """Begin to write a checkpoint if one is due and none is being written."""
         every_versions, every_s = self._config.every_versions, self._config.every_s
         due = (every_versions and state.version - self._last_version >= every_versions) or (
@@ -46,7 +50,7 @@ class Saver:
             return
         self._last_version, self._last_s = state.version, now_s
         self._directory.flush(sync=True)
-        tensors, plain = content(state, update, flat, now_s)
+        tensors, plain = content(state, update, flat, now_s, times)
         copies = {name: tensor.clone() for name, tensor in tensors.items()}
         self._running = self._writer.submit(save, self._path, copies, plain, state.version, self._config.keep)
 
@@ -63,12 +67,14 @@ class Saver:
         self._running = None
         return True
 
-    def save_last(self, state: ServerState, update: Update, flat: FlatModel, now_s: float) -> None:
+    def save_last(
+        self, state: ServerState, update: Update, flat: FlatModel, now_s: float, times: ServerTimes | None = None
+    ) -> None:
         """Write the checkpoint of the end, waiting for it; RunError when it can't be written."""
         self._writer.shutdown(wait=True)
         self._collect()
         self._directory.flush(sync=True)
-        tensors, plain = content(state, update, flat, now_s)
+        tensors, plain = content(state, update, flat, now_s, times or ServerTimes())
         save(self._path, tensors, plain, state.version, self._config.keep)
 
     def close(self) -> None:
@@ -78,20 +84,26 @@ class Saver:
 
 
 def content(
-    state: ServerState, update: Update, flat: FlatModel, now_s: float
+    state: ServerState, update: Update, flat: FlatModel, now_s: float, times: ServerTimes
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What a checkpoint holds: flat parameters and buffers, the optimizer, the core, the clock, the layout."""
+    """What a checkpoint holds: flat parameters and buffers, the optimizer, the core, the clock, the layout, and where
+    the server's time went.
+    """
     state.validate()
     tensors = {"state_S": flat.state_S} | {f"update.{name}": tensor for name, tensor in update.tensors().items()}
     plain = {"core": state.to_dict(), "update": update.scalars(), "time_s": now_s, "layout": flat.layout.digest}
+    plain["server"] = msgspec.structs.asdict(times)
     return tensors, plain
 
 
-def take_over(checkpoint: Checkpoint, state: ServerState, update: Update, flat: FlatModel, first_job: int) -> float:
-    """Put a checkpoint's content back; returns the run's clock at that time."""
+def take_over(
+    checkpoint: Checkpoint, state: ServerState, update: Update, flat: FlatModel, first_job: int
+) -> tuple[float, ServerTimes]:
+    """Put a checkpoint's content back; returns the run's clock at that time, and where the server's time had gone."""
     flat.state_S.copy_(checkpoint.tensors["state_S"])
     prefix = "update."
     tensors = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
     update.load(tensors, checkpoint.state["update"])
     state.restore(checkpoint.state["core"], first_job)
-    return float(checkpoint.state["time_s"])
+    times = checkpoint.state.get("server", {})  # checkpoints from before this was recorded have none
+    return float(checkpoint.state["time_s"]), ServerTimes(**times)

@@ -25,31 +25,18 @@ from asgd.net import messages as wire
 from asgd.net.messages import check_payload, decode_request, encode, shorten
 from asgd.net.transport import BadMessage, PeerGone, Received, ServerTransport
 from asgd.run.build import run_name
+from asgd.run.clock import Clock
 from asgd.run.evaluations import Evaluations
 from asgd.run.jobs import samples_per_job
 from asgd.run.reads import Reads
 from asgd.run.records import RunDirectory
 from asgd.run.saving import Saver
 from asgd.run.sessions import Session, Sessions
+from asgd.run.stopwatch import Stopwatch
 from asgd.run.vectors import Vectors
 
 _HOUSEKEEPING_S = 0.1
 _TOLD = (1, 10, 100, 1000, 10_000, 100_000)  # what may happen very often is told when it has happened so many times
-
-
-class Clock:
-    """Seconds of the run: 0 until it begins; a resumed run goes on from where it was."""
-
-    def __init__(self, offset_s: float = 0.0) -> None:
-        self._offset_s = offset_s
-        self._started_s: float | None = None
-
-    def begin(self) -> None:
-        if self._started_s is None:
-            self._started_s = time.monotonic()
-
-    def now_s(self) -> float:
-        return self._offset_s + (0.0 if self._started_s is None else time.monotonic() - self._started_s)
 
 
 class Server:
@@ -57,7 +44,7 @@ class Server:
 
     Arguments: config: the run's; state: the core; flat: the server's model, whose state_S are the parameters and
     whose answer_S receives each gradient; update: the optimizer on them; directory: open for writing; transport:
-    listening; clock: not yet begun; evaluations, saver: see there; note: takes one line about each thing worth
+    listening; clock, watch: not yet begun; evaluations, saver: see there; note: takes one line about each thing worth
     telling.
     """
 
@@ -70,17 +57,15 @@ class Server:
         directory: RunDirectory,
         transport: ServerTransport,
         clock: Clock,
+        watch: Stopwatch,
         evaluations: Evaluations,
         saver: Saver,
         note: Callable[[str], None],
     ) -> None:
-        self.config, self.state, self.clock = config, state, clock
-        self.evaluations, self.sessions = (
-            evaluations,
-            Sessions(flat.layout.digest, task_digest(config), config.cluster.min_lease_s),
-        )
+        self.config, self.state, self.clock, self._watch = config, state, clock, watch
+        self.evaluations = evaluations
+        self.sessions = Sessions(flat.layout.digest, task_digest(config), config.cluster.min_lease_s)
         self.finish: Finish | None = None
-        self.idle_s = 0.0
         self.train_loss: float | None = None
         self.last_delay: dict[int, int] = {}
         self._flat, self._update, self._directory = flat, update, directory
@@ -104,27 +89,35 @@ class Server:
         """Give an event to the core and execute what it answers; for an `Arrival`, answer_S holds the gradient."""
         self._events.append(event)
         while self._events:
-            for action in self.state.handle(self._events.popleft()):
+            with self._watch.decide:
+                actions = self.state.handle(self._events.popleft())
+            if self.state.begun:  # before the first jobs are sent: their way is part of the run
+                self.clock.begin()
+                self._watch.start()
+            for action in actions:
                 self._execute(action)
-        if self.state.begun:
-            self.clock.begin()
-        if self.evaluations.keep_if_due(self.state, self._flat.state_S, self.clock.now_s()):
+        with self._watch.record:
+            kept = self.evaluations.keep_if_due(self.state, self._flat.state_S, self.clock.now_s())
+        if kept:
             self._serve_evaluators()
 
     def _execute(self, action: Action) -> None:
-        if self._vectors.execute(action, self._flat.answer_S, self._read_P):
-            return
+        with self._watch.apply:
+            if self._vectors.execute(action, self._flat.answer_S, self._read_P):
+                return
         match action:
             case Assign(worker, number, version):
                 if self._reads is not None:
-                    self._reads.given(number, version, self._flat.params_P)
+                    with self._watch.apply:
+                        self._reads.given(number, version, self._flat.params_P)
                 self._send_job(worker, number, version)
             case Cancel(worker, number):
                 self._cancel_job(worker, number)
             case Record(row):
                 if self._reads is not None:
                     self._reads.ended(row.job)
-                self._directory.append_trace(row)
+                with self._watch.record:
+                    self._directory.append_trace(row)
                 self.evaluations.heard_loss(row.loss)
                 if row.action == "lost":
                     self._note(f"job {row.job} of worker {row.worker} is lost: {row.reason}")
@@ -144,14 +137,16 @@ class Server:
                 self._note(f"refused an answer of worker {worker} to job {number}: {reason}")
             case Finish():
                 self.finish = action
+                self._watch.stop()
 
     def _send_job(self, worker: int, job: int, version: int) -> None:
         session = self.sessions.of_worker(worker)
         if session is None:  # dropped a moment ago: its leaving is the next event, and the job is lost with it
             return
-        session.jobs[job] = time.monotonic()
+        sent_s = session.jobs[job] = time.monotonic()
         try:
-            self._transport.send(session.peer, encode(wire.Job(job, version)), self._flat.state_view())
+            with self._watch.send:
+                self._transport.send(session.peer, encode(wire.Job(job, version, sent_s)), self._flat.state_view())
         except PeerGone as error:
             self._drop(session, f"unreachable: {error}")
 
@@ -187,12 +182,11 @@ class Server:
     def receive(self, timeout_s: float, wake: list[int]) -> None:
         """Take one message, waiting for at most `timeout_s` (or until a descriptor of `wake` is readable)."""
         try:
-            received = self._transport.recv(0.0)
+            with self._watch.receive:
+                received = self._transport.recv(0.0)
             if received is None:
-                waiting_s = time.monotonic()
-                received = self._transport.recv(timeout_s, wake)
-                if self.state.begun and self.finish is None:
-                    self.idle_s += time.monotonic() - waiting_s
+                with self._watch.idle:
+                    received = self._transport.recv(timeout_s, wake)
         except BadMessage as error:
             self._refuse(error.peer, error)
             return
@@ -202,7 +196,8 @@ class Server:
     def _take(self, received: Received) -> None:
         session = self.sessions.of_peer(received.peer)
         try:
-            request = decode_request(received.header)
+            with self._watch.receive:
+                request = decode_request(received.header)
             if isinstance(request, wire.Hello):
                 check_payload(request, received.payload_bytes, self._payload_bytes)
                 self._welcome(received.peer, request)
@@ -240,7 +235,8 @@ class Server:
             case wire.Evaluated(version, results, _) if session.role == "evaluator":
                 row = self.evaluations.result(session.peer, version, results)
                 if row is not None:
-                    self._directory.append_metrics(row)
+                    with self._watch.record:
+                        self._directory.append_metrics(row)
             case _:
                 name = type(request).__name__
                 self._reply(session.peer, wire.Refused(f"{name} is not for a {session.role} to send", may_retry=False))
@@ -251,9 +247,13 @@ class Server:
         expected = samples_per_job(self.config)
         if gradient.samples != expected:
             raise ProtocolError(f"an answer for {gradient.samples} samples where jobs have {expected}")
-        received.copy_payload_into(self._flat.answer_view())
+        with self._watch.receive:
+            received.copy_payload_into(self._flat.answer_view())
+        now_s = self.clock.now_s()
         session.answered(gradient.job, session.last_heard_s)
         self._read_P = self._reads.of(gradient.job) if self._reads is not None else None
+        with self._watch.apply:
+            finite, moved = is_finite(self._flat.answer_S), self._distance()
         self.handle(
             Arrival(
                 session.worker,
@@ -262,10 +262,12 @@ class Server:
                 gradient.loss,
                 gradient.samples,
                 gradient.compute_s,
-                self.clock.now_s(),
+                now_s,
                 wait_s=gradient.wait_s,
-                finite=is_finite(self._flat.answer_S),
-                distance=self._distance(),
+                finite=finite,
+                distance=moved,
+                queue_s=gradient.queue_s,
+                started_s=self.clock.at(gradient.started_s),
             )
         )
 
@@ -301,11 +303,13 @@ class Server:
 
     def _greet(self, session: Session) -> None:
         name = run_name(self._directory.path)[:255]
-        self._reply(session.peer, wire.Welcome(session.worker, self._payload_bytes, name, self.clock.now_s()))
+        now_s, sent_s = self.clock.now_s(), time.monotonic()
+        self._reply(session.peer, wire.Welcome(session.worker, self._payload_bytes, name, now_s, sent_s))
 
     def _reply(self, peer: bytes, message: wire.Reply) -> None:
         try:
-            self._transport.send(peer, encode(message))
+            with self._watch.send:
+                self._transport.send(peer, encode(message))
         except PeerGone as error:
             session = self.sessions.of_peer(peer)
             if session is not None:
@@ -322,7 +326,8 @@ class Server:
                 return
             peer = self._asking.popleft()
             try:
-                self._transport.send(peer, encode(wire.Snapshot(snapshot.version)), snapshot.read().numpy().data)
+                with self._watch.send:
+                    self._transport.send(peer, encode(wire.Snapshot(snapshot.version)), snapshot.read().numpy().data)
             except PeerGone as error:
                 session = self.sessions.of_peer(peer)
                 if session is not None:
@@ -344,10 +349,13 @@ class Server:
         if self.finish is None:
             self._watch_start(now_s)
             self.handle(Tick(self.clock.now_s()))
-            self._saver.save_if_due(self.state, self._update, self._flat, self.clock.now_s())
+            times, now_s = self._watch.times(), self.clock.now_s()
+            with self._watch.record:
+                self._saver.save_if_due(self.state, self._update, self._flat, now_s, times)
         else:
             self._serve_evaluators()
-        self._directory.flush()
+        with self._watch.record:
+            self._directory.flush()
 
     def _watch_start(self, now_s: float) -> None:
         """The run begins with the workers that are there, or ends if there have been none for too long."""

@@ -17,13 +17,15 @@ from asgd.net.zeromq import ZmqServer
 from asgd.run.build import make_state
 from asgd.run.channel import Channel
 from asgd.run.checkpoints import newest_good
+from asgd.run.clock import Clock
 from asgd.run.evaluations import Evaluations
 from asgd.run.formats import Summary
 from asgd.run.records import JOBS_PER_INCARNATION, RunDirectory
 from asgd.run.saving import Saver, take_over
-from asgd.run.server import Clock, Server
+from asgd.run.server import Server
 from asgd.run.signals import StopRequests
 from asgd.run.status import Status, WorkerStatus
+from asgd.run.stopwatch import Stopwatch
 from asgd.run.summary import summarise
 from asgd.run.vectors import make_update
 
@@ -210,13 +212,13 @@ def serve(
         update = make_update(config, flat)
         evaluations = Evaluations(config, directory.path / "snapshots")
         saver = Saver(config, directory, serving.note)
-        clock = Clock()
+        clock, watch = Clock(), Stopwatch()
         try:
             if resume:
-                clock = _resume(directory, state, update, flat, evaluations, saver, incarnation, serving.note)
+                clock = _resume(directory, state, update, flat, evaluations, saver, incarnation, serving.note, watch)
             with ZmqServer(address, max_payload_bytes=flat.state_view().nbytes) as transport:
                 server = Server(
-                    config, state, flat, update, directory, transport, clock, evaluations, saver, serving.note
+                    config, state, flat, update, directory, transport, clock, watch, evaluations, saver, serving.note
                 )
                 serving.note(f"listening at {transport.address}")
                 if channel is not None:
@@ -228,12 +230,10 @@ def serve(
                 while server.finish is None:
                     serving.step(server)
                 wall_s = clock.now_s()
-                training_s = max(time.monotonic() - (serving.began_s or time.monotonic()), 1e-9)
-                busy_fraction = min(1.0, max(0.0, 1.0 - server.idle_s / training_s))
                 if channel is not None:
                     channel.send({"ending": True})
                 server.dismiss_workers()
-                saver.save_last(state, update, flat, wall_s)
+                saver.save_last(state, update, flat, wall_s, watch.times())
                 if not server.finish.failed:
                     serving.finish_evaluations(server)
                 summary = summarise(
@@ -244,9 +244,9 @@ def serve(
                     evaluations.latest,
                     train_loss=server.train_loss,
                     wall_s=wall_s,
-                    busy_fraction=busy_fraction,
                     bytes_in=transport.bytes_in,
                     bytes_out=transport.bytes_out,
+                    times=watch.times(),
                     restarts=sum(serving.restarts.values()),
                     evaluations_missing=evaluations.num_missing,
                     startup_s=(serving.began_s or time.monotonic()) - started_s,
@@ -270,6 +270,7 @@ def _resume(
     saver: Saver,
     incarnation: int,
     note: Callable[[str], None],
+    watch: Stopwatch,
 ) -> Clock:
     """Go on from the newest good checkpoint; what the record has beyond it is moved aside as undone."""
     checkpoint, notes = newest_good(directory.path / "checkpoints")
@@ -279,7 +280,8 @@ def _resume(
         raise RunError(f"{directory.path} has no good checkpoint to resume from; start the run anew (--overwrite)")
     if checkpoint.state["layout"] != flat.layout.digest:
         raise RunError(f"the checkpoint of version {checkpoint.version} in {directory.path} belongs to another model")
-    now_s = take_over(checkpoint, state, update, flat, incarnation * JOBS_PER_INCARNATION)
+    now_s, times = take_over(checkpoint, state, update, flat, incarnation * JOBS_PER_INCARNATION)
+    watch.go_on_from(times)
     undone = directory.truncate_trace(state.rows)
     directory.truncate_metrics(state.version)
     directory.remove_summary()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 
+import msgspec
 import torch
 
 from asgd.config import Config
@@ -12,7 +13,7 @@ from asgd.core.actions import Finish
 from asgd.core.ledger import Ledger
 from asgd.core.state import ServerState
 from asgd.learn.flat import FlatModel
-from asgd.run.formats import DelaySummary, Environment, MetricsRow, ServerSummary, Summary, WorkerSummary
+from asgd.run.formats import DelaySummary, Environment, MetricsRow, ServerSummary, ServerTimes, Summary, WorkerSummary
 
 
 def summarise(
@@ -24,9 +25,9 @@ def summarise(
     *,
     train_loss: float | None,
     wall_s: float,
-    busy_fraction: float = 0.0,
     bytes_in: int = 0,
     bytes_out: int = 0,
+    times: ServerTimes | None = None,
     restarts: int = 0,
     startup_s: float = 0.0,
     evaluations_missing: int = 0,
@@ -34,8 +35,8 @@ def summarise(
     """The summary of a run that has ended.
 
     Arguments: state, flat: as they are at the end; finish: why; latest: the last evaluation, which counts if it is
-    of the last version; train_loss: of recent jobs; wall_s: the run's clock (virtual in a simulation); the rest: see
-    `Summary`.
+    of the last version; train_loss: of recent jobs; wall_s: the run's clock (virtual in a simulation); times: where
+    the server's went; the rest: see `Summary`.
     """
     ledger = state.ledger
     evaluated = latest if latest is not None and latest.version == state.version else None
@@ -58,7 +59,12 @@ def summarise(
             per_worker={w: s.delay_sum / s.used for w, s in sorted(ledger.per_worker.items()) if s.used},
         ),
         outstanding=ledger.in_flight_delays(),
-        server=ServerSummary(busy_fraction=busy_fraction, bytes_in=bytes_in, bytes_out=bytes_out),
+        server=ServerSummary(
+            busy_fraction=1.0 - min(1.0, times.idle_s / wall_s) if times is not None and wall_s else 0.0,
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
+            **msgspec.structs.asdict(times or ServerTimes()),
+        ),
         test_accuracy=evaluated.test_accuracy if evaluated else None,
         test_loss=evaluated.test_loss if evaluated else None,
         train_loss=train_loss,

@@ -12,9 +12,8 @@ from asgd.errors import RunError
 from asgd.learn.flat import FlatModel
 from asgd.learn.task import Task
 from asgd.net.messages import Cancel, Gradient, Job, Refused, Stop, Welcome
-from asgd.net.transport import Received
 from asgd.net.zeromq import ZmqClient
-from asgd.run.client import Connection
+from asgd.run.client import Connection, Got
 from asgd.run.jobs import compute_job
 from asgd.run.signals import StopRequests
 from asgd.run.speeds import job_seconds
@@ -59,10 +58,10 @@ class Worker:
         while True:
             got = self._connection.wait()
             assert got is not None
-            reply, received = got
+            reply = got.reply
             try:
                 if isinstance(reply, Job):
-                    self._work(reply, received)
+                    self._work(reply, got)
                 elif isinstance(reply, Stop):
                     return reply.reason
                 elif isinstance(reply, Refused) and reply.may_retry:
@@ -75,10 +74,10 @@ class Worker:
             except _Cancelled:
                 continue
 
-    def _work(self, job: Job, received: Received) -> None:
+    def _work(self, job: Job, got: Got) -> None:
         """One job; `_Stopped` or `_Cancelled` when the server says so meanwhile."""
         started_s = time.monotonic()
-        received.copy_payload_into(self._flat.state_view())
+        got.received.copy_payload_into(self._flat.state_view())
         result = compute_job(
             self._config,
             self._task,
@@ -99,6 +98,8 @@ class Worker:
             samples=result.samples,
             compute_s=computed_s - started_s,
             wait_s=max(0.0, time.monotonic() - computed_s) if end_s > computed_s else 0.0,
+            queue_s=max(0.0, started_s - got.came_s),
+            started_s=max(0.0, self._connection.server_s(started_s)),
         )
         self._connection.send(gradient, self._flat.answer_view())
 
@@ -121,14 +122,14 @@ class Worker:
     def _listen(self, job: int, end_s: float) -> None:
         """Listen to the server until `end_s` (at least to what is there); jobs that come meanwhile are kept."""
         while (got := self._connection.wait(until_s=end_s)) is not None:
-            if isinstance(got[0], Stop):
-                raise _Stopped(got[0].reason)
-            if not isinstance(got[0], Cancel):
+            if isinstance(got.reply, Stop):
+                raise _Stopped(got.reply.reason)
+            if not isinstance(got.reply, Cancel):
                 self._connection.hold(got)
-            elif got[0].job == job:
+            elif got.reply.job == job:
                 raise _Cancelled
             else:
-                self._connection.forget(got[0].job)
+                self._connection.forget(got.reply.job)
 
 
 def run_worker(

@@ -46,16 +46,16 @@ reasons = st.text(st.characters(codec="utf-8"), max_size=300)
 
 REQUESTS: dict[type, st.SearchStrategy[Any]] = {
     Hello: st.builds(Hello, counts, st.sampled_from(["worker", "evaluator"]), workers, names, names, names, counts),
-    Gradient: st.builds(Gradient, counts, counts, any_float, counts, durations, durations),
+    Gradient: st.builds(Gradient, counts, counts, any_float, counts, durations, durations, durations, durations),
     Ping: st.builds(Ping),
     Goodbye: st.builds(Goodbye, reasons),
     SnapshotRequest: st.builds(SnapshotRequest),
     Evaluated: st.builds(Evaluated, counts, st.dictionaries(names, any_float, max_size=64), durations),
 }
 REPLIES: dict[type, st.SearchStrategy[Any]] = {
-    Welcome: st.builds(Welcome, workers, counts, names, durations),
+    Welcome: st.builds(Welcome, workers, counts, names, durations, durations),
     Refused: st.builds(Refused, reasons, st.booleans()),
-    Job: st.builds(Job, counts, counts),
+    Job: st.builds(Job, counts, counts, durations),
     Cancel: st.builds(Cancel, counts),
     Pong: st.builds(Pong),
     Stop: st.builds(Stop, reasons),
@@ -85,7 +85,7 @@ def fields(message: Any, **changes: Any) -> bytes:
     return msgspec.msgpack.encode(msgspec.to_builtins(message) | changes)
 
 
-GRADIENT = Gradient(job=7, version=5, loss=0.25, samples=64, compute_s=0.5, wait_s=0.0)
+GRADIENT = Gradient(job=7, version=5, loss=0.25, samples=64, compute_s=0.5, wait_s=0.0, queue_s=0.25, started_s=2.5)
 
 
 def test_the_strategies_cover_every_message():
@@ -176,6 +176,11 @@ def test_a_field_of_another_type_is_refused(message, data):
         {"compute_s": -0.001},
         {"compute_s": math.nan},
         {"wait_s": math.inf},
+        {"queue_s": -1e-9},
+        {"queue_s": math.inf},
+        {"started_s": -1.0},
+        {"started_s": math.nan},
+        {"started_s": None},
         {"surprise": 1},
         {"type": "gradients"},
         {"type": 3},
@@ -185,6 +190,13 @@ def test_a_field_of_another_type_is_refused(message, data):
 def test_a_gradient_with_one_wrong_field_is_refused(change):
     assert decode_request(fields(GRADIENT)) == GRADIENT
     assert refused(decode_request, fields(GRADIENT, **change))
+
+
+@pytest.mark.parametrize("message", [Job(1, 0, 2.5), Welcome(0, 4, "run", 1.5, 2.5)], ids=["job", "welcome"])
+@pytest.mark.parametrize("wrong", [-0.5, math.nan, math.inf, None, "2.5", True])
+def test_a_stamp_that_is_no_time_is_refused(message, wrong):
+    assert decode_reply(fields(message)) == message
+    assert refused(decode_reply, fields(message, sent_s=wrong))
 
 
 def test_a_diverged_loss_is_no_breach_of_the_protocol():
@@ -234,13 +246,13 @@ def test_a_header_beyond_the_limit_is_refused_before_it_is_read():
 @pytest.mark.parametrize(
     "message",
     [
-        Job(-1, 0),
-        Job(True, 0),
-        Job(2**63, 0),
-        Job(2**70, 0),
+        Job(-1, 0, 0.0),
+        Job(True, 0, 0.0),
+        Job(2**63, 0, 0.0),
+        Job(2**70, 0, 0.0),
         Stop("x" * (MAX_REASON_CHARS + 1)),
         Stop("\ud800"),
-        Welcome(-2, 0, "", 0.0),
+        Welcome(-2, 0, "", 0.0, 0.0),
         Hello(1, "boss", 0, "", "", "", 1),  # type: ignore[arg-type]
         Evaluated(1, {str(number): 0.0 for number in range(65)}, 1.0),
     ],
@@ -267,7 +279,7 @@ def test_shortened_texts_can_be_encoded(text, limit):
 
 
 def test_payloads_come_with_three_messages_only_and_in_the_agreed_length():
-    for message in (GRADIENT, Job(1, 1), Snapshot(1)):
+    for message in (GRADIENT, Job(1, 1, 0.0), Snapshot(1)):
         check_payload(message, 4096, 4096)
         with pytest.raises(ProtocolError, match=f"{type(message).__name__} .* 4092 bytes; 4096"):
             check_payload(message, 4092, 4096)

@@ -14,11 +14,13 @@ from asgd.net import messages as wire
 from asgd.net.messages import PROTOCOL_VERSION, Gradient, Hello, decode_reply, encode
 from asgd.net.transport import PeerGone, Received
 from asgd.run.build import make_state
+from asgd.run.clock import Clock
 from asgd.run.evaluations import Evaluations
 from asgd.run.ledger import check_trace
 from asgd.run.records import RunDirectory
 from asgd.run.saving import Saver
-from asgd.run.server import Clock, Server
+from asgd.run.server import Server
+from asgd.run.stopwatch import Stopwatch
 
 CONFIG = {
     "task": {"function": "quadratic", "options": {"dimension": 4}, "batch_size": 2},
@@ -65,6 +67,7 @@ class World:
             self.directory,
             self.wire,
             Clock(),
+            Stopwatch(),
             Evaluations(config, path),
             self.saver,
             self.notes.append,
@@ -82,7 +85,7 @@ class World:
         self.say(peer, Hello(**(plain | changes)))
 
     def answer(self, peer, job, samples=2):
-        gradient = Gradient(job.job, job.version, 1.0, samples, 0.1, 0.0)
+        gradient = Gradient(job.job, job.version, 1.0, samples, 0.1, 0.0, 0.0, 0.0)
         self.say(peer, gradient, bytes(self.flat.answer_view().nbytes))
 
     def jobs_of(self, peer):
@@ -174,10 +177,10 @@ def test_the_died_process_is_the_one_that_leaves(world):
 @pytest.mark.parametrize(
     ("message", "payload"),
     [
-        (Gradient(0, 0, 1.0, 2**62, 0.1, 0.0), None),
-        (Gradient(0, 0, 1.0, 2, 0.1, 0.0), b"short"),
-        (Gradient(99, 0, 1.0, 2, 0.1, 0.0), None),
-        (Gradient(1, 0, 1.0, 2, 0.1, 0.0), None),
+        (Gradient(0, 0, 1.0, 2**62, 0.1, 0.0, 0.0, 0.0), None),
+        (Gradient(0, 0, 1.0, 2, 0.1, 0.0, 0.0, 0.0), b"short"),
+        (Gradient(99, 0, 1.0, 2, 0.1, 0.0, 0.0, 0.0), None),
+        (Gradient(1, 0, 1.0, 2, 0.1, 0.0, 0.0, 0.0), None),
         (wire.SnapshotRequest(), b""),
         (wire.Evaluated(0, {"loss": 0.0}, 0.1), b""),
     ],

@@ -16,6 +16,7 @@ from asgd.learn.gradient import build_model
 from asgd.learn.partition import PARTITIONS, labels_of, partition
 from asgd.learn.task import load_task
 from asgd.net.messages import Job, Refused, Stop
+from asgd.run.client import Got
 from asgd.run.roles import prepare
 from asgd.run.shards import make_shards, shard_lines
 from asgd.run.worker import Worker
@@ -108,13 +109,14 @@ def test_a_real_job_takes_its_workers_samples(recorded):
     more job.
     """
     config, task, shards = recorded
-    said = [Job(0, 0), Job(7, 0), Refused(reason="given up", may_retry=True), Job(9, 0), Stop("done")]
+    said = [Job(0, 0, 0.0), Job(7, 0, 0.0), Refused(reason="given up", may_retry=True), Job(9, 0, 0.0), Stop("done")]
     connection = SimpleNamespace(
         wait=lambda until_s=None: (
-            (said.pop(0), SimpleNamespace(copy_payload_into=lambda view: None)) if until_s is None else None
+            Got(said.pop(0), SimpleNamespace(copy_payload_into=lambda view: None), 0.0) if until_s is None else None
         ),
         hello=lambda: SimpleNamespace(worker=6, time_s=0.0),
         send=lambda message, payload: None,
+        server_s=lambda local_s: local_s,
     )
     flat, welcome = build_model(task, config.seed), SimpleNamespace(worker=1, time_s=0.0)
     assert Worker(config, task, flat, connection, welcome, shards).run() == "done"
