@@ -89,35 +89,35 @@ class Server:
         """Give an event to the core and execute what it answers; for an `Arrival`, answer_S holds the gradient."""
         self._events.append(event)
         while self._events:
-            with self._watch.decide:
-                actions = self.state.handle(self._events.popleft())
+            actions = self.state.handle(self._events.popleft())
+            self._watch.lap("decide_s")
             if self.state.begun:  # before the first jobs are sent: their way is part of the run
                 self.clock.begin()
                 self._watch.start()
             for action in actions:
                 self._execute(action)
-        with self._watch.record:
-            kept = self.evaluations.keep_if_due(self.state, self._flat.state_S, self.clock.now_s())
+        kept = self.evaluations.keep_if_due(self.state, self._flat.state_S, self.clock.now_s())
+        self._watch.lap("record_s")
         if kept:
             self._serve_evaluators()
 
     def _execute(self, action: Action) -> None:
-        with self._watch.apply:
-            if self._vectors.execute(action, self._flat.answer_S, self._read_P):
-                return
+        if self._vectors.execute(action, self._flat.answer_S, self._read_P):
+            self._watch.lap("apply_s")
+            return
         match action:
             case Assign(worker, number, version):
                 if self._reads is not None:
-                    with self._watch.apply:
-                        self._reads.given(number, version, self._flat.params_P)
+                    self._reads.given(number, version, self._flat.params_P)
+                    self._watch.lap("apply_s")
                 self._send_job(worker, number, version)
             case Cancel(worker, number):
                 self._cancel_job(worker, number)
             case Record(row):
                 if self._reads is not None:
                     self._reads.ended(row.job)
-                with self._watch.record:
-                    self._directory.append_trace(row)
+                self._directory.append_trace(row)
+                self._watch.lap("record_s")
                 self.evaluations.heard_loss(row.loss)
                 if row.action == "lost":
                     self._note(f"job {row.job} of worker {row.worker} is lost: {row.reason}")
@@ -145,8 +145,8 @@ class Server:
             return
         sent_s = session.jobs[job] = time.monotonic()
         try:
-            with self._watch.send:
-                self._transport.send(session.peer, encode(wire.Job(job, version, sent_s)), self._flat.state_view())
+            self._transport.send(session.peer, encode(wire.Job(job, version, sent_s)), self._flat.state_view())
+            self._watch.lap("send_s")
         except PeerGone as error:
             self._drop(session, f"unreachable: {error}")
 
@@ -181,12 +181,13 @@ class Server:
 
     def receive(self, timeout_s: float, wake: list[int]) -> None:
         """Take one message, waiting for at most `timeout_s` (or until a descriptor of `wake` is readable)."""
+        self._watch.lap("other_s")
         try:
-            with self._watch.receive:
-                received = self._transport.recv(0.0)
+            received = self._transport.recv(0.0)
             if received is None:
-                with self._watch.idle:
-                    received = self._transport.recv(timeout_s, wake)
+                self._watch.lap("receive_s")
+                received = self._transport.recv(timeout_s, wake)
+                self._watch.lap("idle_s")
         except BadMessage as error:
             self._refuse(error.peer, error)
             return
@@ -196,8 +197,8 @@ class Server:
     def _take(self, received: Received) -> None:
         session = self.sessions.of_peer(received.peer)
         try:
-            with self._watch.receive:
-                request = decode_request(received.header)
+            request = decode_request(received.header)
+            self._watch.lap("receive_s")
             if isinstance(request, wire.Hello):
                 check_payload(request, received.payload_bytes, self._payload_bytes)
                 self._welcome(received.peer, request)
@@ -235,8 +236,8 @@ class Server:
             case wire.Evaluated(version, results, _) if session.role == "evaluator":
                 row = self.evaluations.result(session.peer, version, results)
                 if row is not None:
-                    with self._watch.record:
-                        self._directory.append_metrics(row)
+                    self._directory.append_metrics(row)
+                    self._watch.lap("record_s")
             case _:
                 name = type(request).__name__
                 self._reply(session.peer, wire.Refused(f"{name} is not for a {session.role} to send", may_retry=False))
@@ -247,13 +248,13 @@ class Server:
         expected = samples_per_job(self.config)
         if gradient.samples != expected:
             raise ProtocolError(f"an answer for {gradient.samples} samples where jobs have {expected}")
-        with self._watch.receive:
-            received.copy_payload_into(self._flat.answer_view())
+        received.copy_payload_into(self._flat.answer_view())
+        self._watch.lap("receive_s")
         now_s = self.clock.now_s()
         session.answered(gradient.job, session.last_heard_s)
         self._read_P = self._reads.of(gradient.job) if self._reads is not None else None
-        with self._watch.apply:
-            finite, moved = is_finite(self._flat.answer_S), self._distance()
+        finite, moved = is_finite(self._flat.answer_S), self._distance()
+        self._watch.lap("apply_s")
         self.handle(
             Arrival(
                 session.worker,
@@ -308,8 +309,8 @@ class Server:
 
     def _reply(self, peer: bytes, message: wire.Reply) -> None:
         try:
-            with self._watch.send:
-                self._transport.send(peer, encode(message))
+            self._transport.send(peer, encode(message))
+            self._watch.lap("send_s")
         except PeerGone as error:
             session = self.sessions.of_peer(peer)
             if session is not None:
@@ -326,8 +327,8 @@ class Server:
                 return
             peer = self._asking.popleft()
             try:
-                with self._watch.send:
-                    self._transport.send(peer, encode(wire.Snapshot(snapshot.version)), snapshot.read().numpy().data)
+                self._transport.send(peer, encode(wire.Snapshot(snapshot.version)), snapshot.read().numpy().data)
+                self._watch.lap("send_s")
             except PeerGone as error:
                 session = self.sessions.of_peer(peer)
                 if session is not None:
@@ -341,6 +342,7 @@ class Server:
         if now_s < self._next_housekeeping_s:
             return
         self._next_housekeeping_s = now_s + _HOUSEKEEPING_S
+        self._watch.lap("other_s")
         for session in self.sessions.overdue(now_s):
             silent_s = now_s - session.last_heard_s
             self._note(f"{_title(session)} is overdue (last heard {silent_s:.0f} s ago): taken for dead")
@@ -349,13 +351,11 @@ class Server:
         if self.finish is None:
             self._watch_start(now_s)
             self.handle(Tick(self.clock.now_s()))
-            times, now_s = self._watch.times(), self.clock.now_s()
-            with self._watch.record:
-                self._saver.save_if_due(self.state, self._update, self._flat, now_s, times)
+            self._saver.save_if_due(self.state, self._update, self._flat, self.clock.now_s(), self._watch.times())
         else:
             self._serve_evaluators()
-        with self._watch.record:
-            self._directory.flush()
+        self._directory.flush()
+        self._watch.lap("record_s")
 
     def _watch_start(self, now_s: float) -> None:
         """The run begins with the workers that are there, or ends if there have been none for too long."""
