@@ -212,6 +212,17 @@ class CheckpointsConfig(Section, frozen=True):
     keep: int = 2
 
 
+class RecordsConfig(Section, frozen=True):
+    """`[records]`: what a run writes beside its own files.
+
+    Attributes:
+        tensorboard: whether the server (or the simulator) writes TensorBoard's event files into RUN/tensorboard/ while
+            the run goes on: at most one point per second, see asgd.run.board. Needs the package tensorboard.
+    """
+
+    tensorboard: bool = False
+
+
 class Config(Section, frozen=True):
     """A whole configuration, every default filled in. This constructor checks nothing; `load_config` does.
 
@@ -228,3 +239,4 @@ class Config(Section, frozen=True):
     budget: BudgetConfig = BudgetConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoints: CheckpointsConfig = CheckpointsConfig()
+    records: RecordsConfig = RecordsConfig()

@@ -13,6 +13,7 @@ from asgd.core.schedules import Schedule
 from asgd.core.state import ServerState
 from asgd.core.step_rules import make_rule
 from asgd.errors import ConfigError
+from asgd.run.board import check_installed
 from asgd.run.records import JOBS_PER_INCARNATION
 from asgd.run.speeds import job_seconds
 
@@ -45,6 +46,7 @@ def make_state(config: Config, incarnation: int = 0) -> ServerState:
 def validate(config: Config) -> None:
     """Refuse what only the core and the speed profiles know to be wrong, before anything is made; ConfigError."""
     make_state(config)
+    check_installed(config)
     if METHODS[config.method.name].answers == "parameters" and not config.method.local_steps:
         raise ConfigError(
             f"method.local_steps = 0: the workers of {config.method.name!r} answer with their parameters after "
@@ -61,7 +63,7 @@ def validate(config: Config) -> None:
 
 
 # What may change when a run goes on: nothing that the numbers of its first part depend on.
-MAY_CHANGE = ("budget", "evaluation", "checkpoints", "cluster")
+MAY_CHANGE = ("budget", "evaluation", "checkpoints", "cluster", "records")
 FIXED_IN_CLUSTER = ("threads_per_worker", "autocast")
 
 

@@ -12,7 +12,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -36,9 +36,20 @@ JOBS_PER_INCARNATION = 2**32  # the jobs of incarnation k are numbered from k * 
 CONFIG, TRACE, METRICS, SUMMARY = "config.toml", "trace.jsonl", "metrics.jsonl", "summary.json"
 UNDONE_TRACE, UNDONE_METRICS = "trace.undone.jsonl", "metrics.undone.jsonl"
 INCARNATION, LOCK, CLAIM, CHECKPOINTS = "incarnation.json", "run.lock", "command.lock", "checkpoints"
+TENSORBOARD = "tensorboard"
 # What overwriting removes, and nothing else: a file that somebody else put there is not ours to delete.
 _OURS = (SUMMARY, CONFIG, TRACE, METRICS, UNDONE_TRACE, UNDONE_METRICS, INCARNATION, CHECKPOINTS, "snapshots", "logs",
-         "report.html")  # fmt: skip
+         "report.html", TENSORBOARD)  # fmt: skip
+
+
+class Follower(Protocol):
+    """Takes the lines of a record as they are added to it."""
+
+    def arrived(self, row: TraceRow) -> None: ...
+
+    def evaluated(self, row: MetricsRow) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @contextlib.contextmanager
@@ -100,6 +111,7 @@ class RunDirectory:
         self.notes: list[str] = []  # sentences about what was found when reading, e.g. a torn last line
         self._lock: int | None = None
         self._appenders: dict[str, LineAppender] = {}
+        self._follower: Follower | None = None
 
     @classmethod
     def create(cls, path: Path | str, config_toml: str, overwrite: bool = False) -> RunDirectory:
@@ -158,12 +170,17 @@ class RunDirectory:
             if self._lock is not None:
                 self.flush()
         finally:
-            for appender in self._appenders.values():
-                appender.close()
-            self._appenders.clear()
-            if self._lock is not None:
-                give_lock_back(self._lock)
-            self._lock = None
+            try:
+                if self._follower is not None:
+                    self._follower.close()
+            finally:
+                self._follower = None
+                for appender in self._appenders.values():
+                    appender.close()
+                self._appenders.clear()
+                if self._lock is not None:
+                    give_lock_back(self._lock)
+                self._lock = None
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -173,16 +190,24 @@ class RunDirectory:
 
     # Writing.
 
+    def follow(self, follower: Follower) -> None:
+        """Let somebody have every line that is added from now on; closed with the directory."""
+        self._follower = follower
+
     def append_trace(self, row: TraceRow) -> None:
         """Add a line to trace.jsonl (in memory until `flush`); a loss that is not finite is written as null."""
         times = (row.time_s, row.compute_s, row.wait_s, row.assigned_s or 0.0, row.queue_s, row.started_s or 0.0)
         if not all(map(math.isfinite, times)):
             raise RunError(f"Arrival {row.arrival} has a time that is not a finite number: {row}.")
         self._append(TRACE, row)
+        if self._follower is not None:
+            self._follower.arrived(row)
 
     def append_metrics(self, row: MetricsRow) -> None:
         """Add a line to metrics.jsonl (in memory until `flush`); numbers that are not finite are written as null."""
         self._append(METRICS, row)
+        if self._follower is not None:
+            self._follower.evaluated(row)
 
     def _append(self, name: str, row: object) -> None:
         appender = self._appenders.get(name)

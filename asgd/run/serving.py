@@ -14,6 +14,7 @@ from asgd.errors import RunError
 from asgd.learn.flat import FlatModel
 from asgd.learn.update import Update
 from asgd.net.zeromq import ZmqServer
+from asgd.run.board import follow_on_board
 from asgd.run.build import make_state
 from asgd.run.channel import Channel
 from asgd.run.checkpoints import newest_good
@@ -216,6 +217,7 @@ def serve(
         try:
             if resume:
                 clock = _resume(directory, state, update, flat, evaluations, saver, incarnation, serving.note, watch)
+            follow_on_board(config, directory, clock.now_s())
             with ZmqServer(address, max_payload_bytes=flat.state_view().nbytes) as transport:
                 server = Server(
                     config, state, flat, update, directory, transport, clock, watch, evaluations, saver, serving.note

@@ -13,6 +13,7 @@ from asgd.core.trace import TraceRow
 from asgd.errors import ConfigError, RunError
 from asgd.learn.gradient import evaluate
 from asgd.learn.task import Task
+from asgd.run.board import follow_on_board
 from asgd.run.build import make_state
 from asgd.run.evaluations import Evaluations
 from asgd.run.files import reason_of
@@ -183,6 +184,7 @@ def simulate_into(
     """
     with RunDirectory.open(path, mode="write") as directory:
         directory.next_incarnation()
+        follow_on_board(config, directory, 0.0, every_s=0.0)
         simulation = Simulation(config, task, end_of_job, times, stops)
         summary = simulation.run(directory.append_trace, directory.append_metrics, progress)
         saver = Saver(config, directory, directory.notes.append)
