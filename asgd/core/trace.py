@@ -32,6 +32,9 @@ class TraceRow:
         wait_s: seconds the worker waited on top to emulate a slower machine.
         distance: Euclidean norm of the parameters at the arrival minus those that the job was given; None where the
             method doesn't ask for it.
+        assigned_s: seconds of the run's clock when the job was given; None in records made before this was kept.
+        queue_s: seconds that the job lay at the worker before it was begun.
+        started_s: seconds of the run's clock when the worker began to compute; None for lost and cancelled jobs.
 
     Example:
         >>> row = TraceRow(arrival=0, time_s=0.1, worker=0, job=0, read_version=0, version=0, delay=0, concurrency=1,
@@ -60,3 +63,6 @@ class TraceRow:
     compute_s: float
     wait_s: float
     distance: float | None = None
+    assigned_s: float | None = None
+    queue_s: float = 0.0
+    started_s: float | None = None

@@ -30,11 +30,19 @@ class DelaySummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server did: share of the wall time it was busy (0 to 1), and bytes over its sockets."""
+    """What the server did: share of the wall time it was busy (0 to 1), bytes over its sockets, and seconds of the
+    training time by what they went into (what is missing to the wall time is other work; all 0 in older records).
+    """
 
     busy_fraction: float
     bytes_in: int
     bytes_out: int
+    receive_s: float = 0.0
+    decide_s: float = 0.0
+    apply_s: float = 0.0
+    send_s: float = 0.0
+    record_s: float = 0.0
+    idle_s: float = 0.0
 
 
 class WorkerSummary(msgspec.Struct, frozen=True, kw_only=True):
