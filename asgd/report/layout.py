@@ -58,5 +58,5 @@ def with_commas(axis: Any) -> None:
     """Thousands apart, and so few numbers that they don't touch."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(5))
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,.6g}"))

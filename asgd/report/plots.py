@@ -17,7 +17,7 @@ from asgd.report.layout import fixed_axes, free_axes, legend_below, legend_rows,
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8c8c00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", ":", "-.")  # of series beyond the eighth, whose colours come again
-MOST_VECTOR_DOTS = 1500  # more of them are drawn as pixels within the SVG: a page must stay small
+MOST_VECTOR_DOTS = 800  # more of them are drawn as pixels within the SVG: a page must stay small
 _STYLE = {"svg.hashsalt": "asgd", "font.size": 10}
 # Pictures within a page take its colours: these stand for the page's ink and paper until `render` has put those in.
 _INK, _PAPER = "#1f2328", "#ffffff"
@@ -167,7 +167,9 @@ def _plot(plot: Plot) -> Any:
     if plot.log_y:
         _logarithmic_y(axes)
     elif plot.from_zero:
-        axes.set_ylim(bottom=0.0)
+        standing = any(line.style in ("bars", "filled", "outline") for line in plot.lines)
+        # A line that lies at 0 must not hide behind the axis.
+        axes.set_ylim(bottom=0.0 if standing else -0.03 * axes.get_ylim()[1])
     axes.grid(True, which="major", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if any(line.x and isinstance(line.x[0], str) for line in plot.lines):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +25,15 @@ from asgd.run.result import Run
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+_MOST_REASONS = 5
 
 
 @dataclass(frozen=True)
 class Trace:
     """The columns of trace.jsonl; see `TraceRow`. What a row doesn't have is NaN.
 
-    `samples_seen_R`: of all gradients up to this row; `is_used_R`: applied or accumulated; `is_lost_R`: no gradient
-    came; `was_restarted_R`: the job was given by a later start of the server than the first.
+    `is_used_R`: applied or accumulated; `is_lost_R`: no gradient came; `incarnation_R`: which start of the server gave
+    the job, from 0; `reasons`: why jobs were discarded or lost, with the number of each.
     """
 
     time_s_R: Floats
@@ -45,13 +46,14 @@ class Trace:
     is_lost_R: Flags
     step_size_R: Floats
     loss_R: Floats
-    samples_seen_R: Integers
+    samples_R: Integers
     compute_s_R: Floats
     wait_s_R: Floats
     assigned_s_R: Floats
     queue_s_R: Floats
     started_s_R: Floats
     incarnation_R: Integers
+    reasons: Mapping[str, int]
 
     def __len__(self) -> int:
         return len(self.time_s_R)
@@ -60,6 +62,11 @@ class Trace:
     def has_arrived_R(self) -> Flags:
         """Rows of gradients that came, used or discarded."""
         return ~self.is_lost_R
+
+    @property
+    def samples_seen_R(self) -> Integers:
+        """Samples of all gradients up to each row."""
+        return np.cumsum(self.samples_R)
 
     @property
     def is_timed_R(self) -> Flags:
@@ -84,8 +91,9 @@ class Trace:
         return cls(
             numbers("time_s"), integers("worker"), integers("version"), integers("delay"), integers("concurrency"),
             actions("apply", "accumulate"), actions("accumulate"), actions("lost"), numbers("step_size"),
-            numbers("loss"), np.cumsum(integers("samples")), numbers("compute_s"), numbers("wait_s"),
+            numbers("loss"), integers("samples"), numbers("compute_s"), numbers("wait_s"),
             numbers("assigned_s"), numbers("queue_s"), numbers("started_s"), integers("job") // JOBS_PER_INCARNATION,
+            Counter(row.reason or "no reason given" for row in rows if row.action in ("discard", "lost")),
         )  # fmt: skip
 
 
@@ -205,20 +213,23 @@ def _oddities(record: Record) -> list[str]:
     sentences = []
     if record.is_virtual:
         sentences.append("The run was simulated: its seconds are those of virtual time.")
-    lost, starts = int(trace.is_lost_R.sum()), int(trace.incarnation_R.max(initial=0)) + 1
-    if lost:
-        sentences.append(f"{lost:,} jobs were lost: no gradient of theirs came. They are no part of the delays shown.")
+    reasons = sorted(trace.reasons.items(), key=lambda item: -item[1])
+    if reasons:
+        named = "; ".join(f"{reason} ({times:,})" for reason, times in reasons[:_MOST_REASONS])
+        others = f"; {len(reasons) - _MOST_REASONS:,} other reasons" if len(reasons) > _MOST_REASONS else ""
+        sentences.append(f"Discarded or lost: {named}{others}.")
+    starts = int(trace.incarnation_R.max(initial=0)) + 1
     if starts > 1:
         sentences.append(
             f"The server was started {starts} times; what was in flight when it stopped is recorded as lost."
         )
     if summary is not None and summary.restarts:
-        sentences.append(f"Processes were started again {summary.restarts} times.")
+        sentences.append(f"Processes that were started again: {summary.restarts}.")
     if summary is not None and summary.evaluations_missing:
-        sentences.append(f"{summary.evaluations_missing} evaluations are missing.")
-    without_loss = int((trace.has_arrived_R & ~np.isfinite(trace.loss_R)).sum())
+        sentences.append(f"Evaluations that are missing: {summary.evaluations_missing}.")
+    without_loss = int((trace.has_arrived_R & (trace.samples_R > 0) & ~np.isfinite(trace.loss_R)).sum())
     if without_loss:
         sentences.append(
-            f"{without_loss:,} gradients came with a training loss that isn't finite; none of those is drawn."
+            f"{without_loss:,} gradients came with a training loss that isn't finite, which can't be drawn."
         )
     return sentences
