@@ -55,13 +55,13 @@ def _histogram_of_one(record: Record) -> Exhibit:
         lines.append(Line("discarded or cancelled", bins.edges, tops, bins.used, style="filled"))
     marks = [
         Mark(f"concurrency τ_C = {delays.concurrency:,}", delays.concurrency, dashes=":"),
-        Mark(f"average {delays.average:,.2f}", delays.average, dashes="--", colour=4),
+        Mark(f"average {delays.average:,.2f}", delays.average, dashes="--", colour=2),
         Mark(f"largest {delays.largest:,}", delays.largest, dashes="-.", colour=3),
     ]
     width = round(bins.edges[1] - bins.edges[0])
     plot = Plot(
         "delay_histogram", "Delays of gradients", "delay (updates)", "gradients", lines, marks=marks, compact=True,
-        from_zero=True,
+        from_zero=True, whole="x",
     )  # fmt: skip
     total = sum(bins.used) + sum(bins.discarded)
     caption = (
@@ -93,7 +93,7 @@ def _histograms_of_many(records: Sequence[Record]) -> Exhibit:
         )
     plot = Plot(
         "delay_histogram", "Delays of gradients", "delay (updates)", "gradients (%)", lines, marks=marks, compact=True,
-        from_zero=True,
+        from_zero=True, whole="x",
     )  # fmt: skip
     caption = f"Share of each run's gradients; dotted: the average delay. {'; '.join(said)}."
     return Exhibit(plot.title, caption, plot, f"Histograms of delays. {'; '.join(said)}.")
@@ -124,8 +124,9 @@ def _over_time(records: Sequence[Record], name: str) -> Exhibit:
         marks.append(Mark(f"τ_C = {delays.concurrency:,}", delays.concurrency, "y", ":"))
     label = "delay (updates)" if name == "delay" else "step size η"
     plot = Plot(
-        f"{name}_over_time", title, seconds_label(records), label, lines, marks=marks, compact=True, from_zero=True
-    )
+        f"{name}_over_time", title, seconds_label(records), label, lines, marks=marks, compact=True, from_zero=True,
+        whole="y" if name == "delay" else "",
+    )  # fmt: skip
     what = "Of gradients that came." if name == "delay" else "Of each update."
     caption = what + thinning(thin, "gradients" if name == "delay" else "updates", not few)
     ranges = [

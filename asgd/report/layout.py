@@ -33,30 +33,37 @@ def fixed_axes(width: float, height: float, *, left: float, right: float, legend
     return figure, figure.add_axes((left / width, bottom / whole, (width - left - right) / width, height / whole))
 
 
-def legend_rows(labels: Sequence[str], width: float) -> int:
-    """Rows that a legend of these labels takes below a picture of `width` inches; none for a single label."""
-    return 0 if len(labels) < 2 else -(-len(labels) // _legend_columns(labels, width))
+def legend_rows(labels: Sequence[str], width: float, fewest: int = 2) -> int:
+    """Rows that a legend of these labels takes below a picture of `width` inches; none for fewer labels."""
+    return 0 if len(labels) < fewest else -(-len(labels) // _legend_columns(labels, width))
 
 
 def _legend_columns(labels: Sequence[str], width: float) -> int:
     """As many as fit: a sign takes about 0.078 inches, the handle and the space between columns 0.55."""
-    return max(1, min(len(labels), int((width - 0.2) / (0.55 + 0.078 * max(map(len, labels))))))
+
+    def taken(columns: int) -> float:
+        rows = -(-len(labels) // columns)
+        return sum(0.55 + 0.078 * max(map(len, labels[i : i + rows])) for i in range(0, len(labels), rows))
+
+    return max((n for n in range(1, len(labels) + 1) if taken(n) <= width - 0.1), default=1)
 
 
-def legend_below(axes: Any, labels: Sequence[str]) -> None:
-    """The legend under the x axis, in the room that `fixed_axes` left for it."""
-    if len(labels) < 2:
+def legend_below(axes: Any, labels: Sequence[str], fewest: int = 2) -> None:
+    """The legend under the x axis, in the room that `fixed_axes` left for it, in the order of the labels."""
+    if len(labels) < fewest:
         return
-    width = axes.figure.get_figwidth()
+    # matplotlib's own order is by kind: lines before bars.
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     axes.figure.legend(
-        loc="lower left", bbox_to_anchor=(0.0, 0.0), ncols=_legend_columns(labels, width), frameon=False, fontsize=9,
-        handlelength=1.8, columnspacing=1.2, borderaxespad=0.2, labelspacing=0.25,
+        [handles[label] for label in labels], labels, loc="lower left", bbox_to_anchor=(0.0, 0.0), frameon=False,
+        ncols=_legend_columns(labels, axes.figure.get_figwidth()), fontsize=9, handlelength=1.8, columnspacing=1.2,
+        borderaxespad=0.2, labelspacing=0.25,
     )  # fmt: skip
 
 
-def with_commas(axis: Any) -> None:
-    """Thousands apart, and so few numbers that they don't touch."""
+def with_commas(axis: Any, most: int = 5, whole: bool = False) -> None:
+    """Thousands apart, so few numbers that they don't touch, and whole ones only if asked for."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], integer=whole))
     axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,.6g}"))

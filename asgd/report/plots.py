@@ -63,7 +63,7 @@ class Plot:
     """A picture with one pair of axes; `name` is that of its file, without an ending.
 
     `compact`: a small one with fixed margins and its legend below, which takes a quarter of the time to draw;
-    `from_zero`: the y axis begins at 0.
+    `from_zero`: the y axis begins at 0; `whole`: the axes ("x", "y" or "xy") that have whole numbers only.
     """
 
     name: str
@@ -76,6 +76,7 @@ class Plot:
     marks: Sequence[Mark] = field(default_factory=tuple)
     compact: bool = False
     from_zero: bool = False
+    whole: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,14 +125,15 @@ def render(plot: Plot | HeatMap | Picture) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<style type="text/css">.*?</style>', "", svg, count=1, flags=re.DOTALL)  # would hold for the page
-    svg = re.sub(r' id="', f' id="{plot.name}-', svg)
-    svg = re.sub(r'(xlink:href="|url\()#', rf"\g<1>#{plot.name}-", svg)
-    # Only in styles: a text may read like a colour.
-    return re.sub(r'style="[^"]*"', lambda style: _in_the_pages_colours(style[0]), svg)
+    # Only within tags: a text may look like an attribute.
+    return re.sub(r"<[^<>]*>", lambda tag: _for_a_page(tag[0], plot.name), svg)
 
 
-def _in_the_pages_colours(style: str) -> str:
-    return style.replace(_INK, "var(--ink)").replace("#000000", "var(--ink)").replace(_PAPER, "var(--paper)")
+def _for_a_page(tag: str, name: str) -> str:
+    """A tag whose ids nobody else on the page has, and whose ink and paper are the page's."""
+    tag = re.sub(r' id="', f' id="{name}-', tag)
+    tag = re.sub(r'(xlink:href="|url\()#', rf"\g<1>#{name}-", tag)
+    return tag.replace(_INK, "var(--ink)").replace("#000000", "var(--ink)").replace(_PAPER, "var(--paper)")
 
 
 @contextmanager
@@ -172,13 +174,16 @@ def _plot(plot: Plot) -> Any:
         axes.set_ylim(bottom=0.0 if standing else -0.03 * axes.get_ylim()[1])
     axes.grid(True, which="major", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if any(line.x and isinstance(line.x[0], str) for line in plot.lines):
+    names = [str(name) for line in plot.lines if line.style == "bars" for name in line.x]
+    if any(len(name) > 3 for name in names):  # longer ones would touch each other
         axes.tick_params(axis="x", rotation=30)
         for label in axes.get_xticklabels():
             label.set_horizontalalignment("right")
     if plot.compact:
-        for axis in [axes.xaxis] * (not plot.log_x) + [axes.yaxis] * (not plot.log_y):
-            with_commas(axis)
+        named = any(line.style == "bars" for line in plot.lines)
+        for name, axis, other in (("x", axes.xaxis, plot.log_x or named), ("y", axes.yaxis, plot.log_y)):
+            if not other:
+                with_commas(axis, whole=name in plot.whole)
         legend_below(axes, _labels(plot))
     elif len(plot.lines) > 1:
         outside = len(plot.lines) > 5

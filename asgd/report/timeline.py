@@ -60,22 +60,22 @@ class Timeline:
         axes.set_title(plain(self.title), fontsize=11, loc="left")
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        with_commas(axes.xaxis)
+        with_commas(axes.xaxis, most=8)
         for label, style in self._legend().items():
             axes.plot([], [], label=label, **style)
         legend_below(axes, labels)
         return figure
 
     def _draw_jobs(self, figure: Any, axes: Any, few: bool) -> None:
-        from matplotlib import colormaps
         from matplotlib.collections import PolyCollection
         from matplotlib.colors import Normalize
 
         many = 4 * len(self.lane_J) > _MOST_VECTORS
         ink = axes.xaxis.label.get_color()
-        axes.hlines(range(len(self.lanes)), *self.window, colors="#888888", linewidth=0.4, alpha=0.6)
-        scale, colours = Normalize(0, max(1.0, self.delay_J.max(initial=1.0))), colormaps["cividis"]
-        edge = {"edgecolors": "#ffffff", "linewidths": 0.6 if few else 0.25, "rasterized": many}
+        axes.hlines(range(len(self.lanes)), *self.window, colors="#888888", linewidth=0.4, alpha=0.6, zorder=0)
+        scale, colours = Normalize(0, max(1.0, self.delay_J.max(initial=1.0))), _colours()
+        # An edge that is seen on light and on dark paper, where an end of the scale is near the paper.
+        edge = {"edgecolors": "#8c8c8c", "linewidths": 0.6 if few else 0.3, "rasterized": many}
         # From top to bottom of a lane: the transfers, the computation, the queue.
         blocks = (
             (self.started_s_J, self.computed_s_J, -0.18, 0.4, colours(scale(self.delay_J)), edge),
@@ -117,6 +117,14 @@ class Timeline:
         return entries
 
 
+def _colours() -> Any:
+    """Cividis, which colour-blind readers see as others do, without its darkest part, which dark paper would hide."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(colormaps["cividis"](np.linspace(0.15, 1.0, 256)))
+
+
 def _ink() -> str:
     import matplotlib
 
@@ -137,8 +145,8 @@ def _colour_scale(figure: Any, axes: Any, scale: Any) -> None:
     place = axes.get_position()
     high = min(1.9, place.height * whole) / whole
     bar = figure.add_axes(((width - 0.75) / width, place.y1 - high, 0.14 / width, high))
-    figure.colorbar(ScalarMappable(scale, "cividis"), cax=bar, label="delay (updates)")
-    with_commas(bar.yaxis)
+    figure.colorbar(ScalarMappable(scale, _colours()), cax=bar, label="delay (updates)")
+    with_commas(bar.yaxis, whole=True)
 
 
 def timeline_exhibits(records: Sequence[Record]) -> list[Exhibit]:
@@ -173,6 +181,7 @@ def _exhibit(record: Record, index: int, of_runs: int) -> Exhibit:
         [(lane_of[int(trace.worker_R[row])], float(trace.time_s_R[row])) for row in np.flatnonzero(lost_R)],
     )  # fmt: skip
     caption = f"{_said(record, low, high)}: {len(lane_J):,} of {len(trace):,} jobs."
+    caption += " A block is a worker computing, its colour the delay of the gradient."
     if len(lanes) < len(workers):
         caption += f" Of {len(workers):,} workers, {len(lanes)} are shown, evenly spaced by number."
     caption += " An empty lane is a worker without work, or one whose job hadn't come back when the record ended."

@@ -116,7 +116,6 @@ def _job_exhibit(records: Sequence[Record]) -> Exhibit:
             skipped = f" Of {len(workers):,} workers, {len(shown)} are shown, evenly spaced by number."
     factor, unit = (1e3, "ms") if max(sum(row.values()) for row in rows) < 1.0 else (1.0, "s")
     parts = [(name, [factor * row[key] for row in rows]) for key, name in _JOB_PARTS.items()]
-    parts = [(name, values) for name, values in parts if any(values)]
     picture = Stacked("job_times", title, f"mean per job ({unit})", labels, parts)
     without = [record.label for record in records if record not in timed]
     caption = (

@@ -38,7 +38,7 @@ UNDONE_TRACE, UNDONE_METRICS = "trace.undone.jsonl", "metrics.undone.jsonl"
 INCARNATION, LOCK, CLAIM, CHECKPOINTS = "incarnation.json", "run.lock", "command.lock", "checkpoints"
 # What overwriting removes, and nothing else: a file that somebody else put there is not ours to delete.
 _OURS = (SUMMARY, CONFIG, TRACE, METRICS, UNDONE_TRACE, UNDONE_METRICS, INCARNATION, CHECKPOINTS, "snapshots", "logs",
-         "report.html")  # fmt: skip
+         "report.html", "report")  # fmt: skip
 
 
 @contextlib.contextmanager
