@@ -140,6 +140,7 @@ RULES: dict[str, Rule] = {
     "checkpoints.every_versions": _whole(0),
     "checkpoints.every_s": _number(0),
     "checkpoints.keep": _whole(1),
+    "records.report": _FLAG,
 }
 
 

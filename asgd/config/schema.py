@@ -212,6 +212,16 @@ class CheckpointsConfig(Section, frozen=True):
     keep: int = 2
 
 
+class RecordsConfig(Section, frozen=True):
+    """`[records]`: what a run leaves beside its trace, metrics and summary.
+
+    Attributes:
+        report: whether a run from the command line draws its report.html when it has ended.
+    """
+
+    report: bool = True
+
+
 class Config(Section, frozen=True):
     """A whole configuration, every default filled in. This constructor checks nothing; `load_config` does.
 
@@ -228,3 +238,4 @@ class Config(Section, frozen=True):
     budget: BudgetConfig = BudgetConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoints: CheckpointsConfig = CheckpointsConfig()
+    records: RecordsConfig = RecordsConfig()

@@ -107,15 +107,14 @@ def _over_time(records: Sequence[Record], name: str) -> Exhibit:
     few = len(records) == 1 and len(series[0][0]) <= MOST_DOTS
     lines: list[Line] = []
     # Delays jump from gradient to gradient: means of many show where they go, and the band how far they jump.
-    thin = [thinned(x, y, 80) for x, y in series]
+    thin = [thinned(x, y, 80 if len(records) == 1 else 40) for x, y in series]
     for index, (record, one) in enumerate(zip(records, thin, strict=True)):
         if not one.x:
             continue
         if few:
             lines += _dots(record, name)
-        else:
-            band = "smallest to largest" if len(records) == 1 else ""
-            lines.append(Line(band, one.x, one.mean, one.low, one.high, "band", index))
+        elif len(records) == 1:  # bands of several runs would hide each other
+            lines.append(Line("smallest to largest", one.x, one.mean, one.low, one.high, "band", index))
         label, colour = (record.label, index) if len(records) > 1 else ("mean", 6)
         lines.append(Line(label, one.x, one.mean, style="line", colour=colour))
     marks = []
@@ -128,7 +127,7 @@ def _over_time(records: Sequence[Record], name: str) -> Exhibit:
         whole="y" if name == "delay" else "",
     )  # fmt: skip
     what = "Of gradients that came." if name == "delay" else "Of each update."
-    caption = what + thinning(thin, "gradients" if name == "delay" else "updates", not few)
+    caption = what + thinning(thin, "gradients" if name == "delay" else "updates", len(records) == 1 and not few)
     ranges = [
         f"{record.label} from {min(one.low):.4g} to {max(one.high):.4g}"
         for record, one in zip(records, thin, strict=True)

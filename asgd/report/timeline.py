@@ -192,7 +192,9 @@ def _exhibit(record: Record, index: int, of_runs: int) -> Exhibit:
 def _said(record: Record, low: float, high: float) -> str:
     if low <= 0.0 and high >= record.wall_s:
         return f"The whole run, {high:.4g} s"
-    return f"From {low:.6g} s to {high:.6g} s of {record.wall_s:.6g} s, a window in which single jobs can be seen"
+    digits = max(0, 2 - int(np.floor(np.log10(high - low))))
+    window = f"From {low:,.{digits}f} s to {high:,.{digits}f} s of {record.wall_s:,.{digits}f} s"
+    return f"{window}, so that single jobs can be seen"
 
 
 def _window(record: Record, lanes: Sequence[int]) -> tuple[float, float]:

@@ -23,7 +23,10 @@ _JOB_PARTS = {
 
 
 class JobTimes(NamedTuple):
-    """Seconds of each job of some rows of a trace: from being given to the arrival of its gradient."""
+    """Seconds of each job of some rows of a trace: from being given to the arrival of its gradient.
+
+    As they were measured: clocks of two machines differ, so a short transfer can come out below 0.
+    """
 
     down_s: Floats
     queue_s: Floats
@@ -41,8 +44,7 @@ class JobTimes(NamedTuple):
         compute_s, wait_s = trace.compute_s_R[rows], trace.wait_s_R[rows]
         down_s = started_s - queue_s - trace.assigned_s_R[rows]
         up_s = trace.time_s_R[rows] - started_s - compute_s - wait_s
-        # Clocks of two machines may differ by more than a short transfer takes.
-        return cls(np.maximum(down_s, 0.0), queue_s, compute_s, wait_s, np.maximum(up_s, 0.0))
+        return cls(down_s, queue_s, compute_s, wait_s, up_s)
 
 
 def time_exhibits(records: Sequence[Record]) -> list[Exhibit]:
@@ -133,7 +135,7 @@ def _means(record: Record, rows: Flags) -> dict[str, float]:
     times = JobTimes.of(record, rows)
     summary = record.summary
     apply_s = summary.server.apply_s / summary.arrivals if summary is not None and summary.arrivals else 0.0
-    return {name: float(values.mean()) for name, values in times._asdict().items()} | {"apply_s": apply_s}
+    return {name: max(0.0, float(values.mean())) for name, values in times._asdict().items()} | {"apply_s": apply_s}
 
 
 def evenly(workers: Integers, most: int = MOST_WORKERS) -> list[int]:

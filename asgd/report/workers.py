@@ -25,7 +25,8 @@ def shares(record: Record) -> dict[int, float]:
     trace = record.trace
     workers = np.unique(trace.worker_R)
     used = np.bincount(trace.worker_R[trace.is_used_R], minlength=int(workers.max(initial=0)) + 1)
-    return {int(worker): used[worker] / max(1, used.sum()) for worker in workers}
+    parts = (used / max(1, used.sum())).tolist()
+    return {worker: parts[worker] for worker in workers.tolist()}
 
 
 def weights(record: Record) -> dict[int, float] | None:
@@ -38,7 +39,8 @@ def weights(record: Record) -> dict[int, float] | None:
     if trace.is_accumulated_R.any():
         return None
     steps = np.bincount(trace.worker_R[trace.is_used_R], trace.step_size_R[trace.is_used_R])
-    return {worker: size / steps.sum() for worker, size in enumerate(steps.tolist()) if size}
+    whole = float(steps.sum()) or 1.0
+    return {worker: size / whole for worker, size in enumerate(steps.tolist()) if size}
 
 
 def effective_steps(record: Record) -> dict[int, float] | None:
