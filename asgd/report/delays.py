@@ -107,7 +107,7 @@ def _over_time(records: Sequence[Record], name: str) -> Exhibit:
     few = len(records) == 1 and len(series[0][0]) <= MOST_DOTS
     lines: list[Line] = []
     # Delays jump from gradient to gradient: means of many show where they go, and the band how far they jump.
-    thin = [thinned(x, y, 80 if len(records) == 1 else 40) for x, y in series]
+    thin = [thinned(x, y, 80 if len(records) == 1 and not few else 40) for x, y in series]
     for index, (record, one) in enumerate(zip(records, thin, strict=True)):
         if not one.x:
             continue

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def plain(text: str, longest: int = 60) -> str:
@@ -42,8 +46,9 @@ def _legend_columns(labels: Sequence[str], width: float) -> int:
     """As many as fit: a sign takes about 0.078 inches, the handle and the space between columns 0.55."""
 
     def taken(columns: int) -> float:
-        rows = -(-len(labels) // columns)
-        return sum(0.55 + 0.078 * max(map(len, labels[i : i + rows])) for i in range(0, len(labels), rows))
+        rows, longer = divmod(len(labels), columns)  # matplotlib gives the first columns a row more
+        ends = [column * rows + min(column, longer) for column in range(columns + 1)]
+        return sum(0.55 + 0.078 * max(map(len, labels[begin:end])) for begin, end in itertools.pairwise(ends))
 
     return max((n for n in range(1, len(labels) + 1) if taken(n) <= width - 0.1), default=1)
 
@@ -62,8 +67,14 @@ def legend_below(axes: Any, labels: Sequence[str], fewest: int = 2) -> None:
 
 
 def with_commas(axis: Any, most: int = 5, whole: bool = False) -> None:
-    """Thousands apart, so few numbers that they don't touch, and whole ones only if asked for."""
+    """Thousands apart, so few numbers that they don't touch, and whole ones only if asked for; very small and very
+    large ones as multiples of a power of ten, which the axis's label names.
+    """
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+    largest = max(map(abs, axis.get_view_interval()))
+    power = 0 if 0.01 <= largest < 1e6 or largest == 0.0 else 3 * math.floor(math.log10(largest) / 3)
+    if power:
+        axis.set_label_text(f"{axis.label.get_text()} (×10{str(power).translate(_RAISED)})")
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], integer=whole))
-    axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,.6g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value / 10**power:,.6g}"))

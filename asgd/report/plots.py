@@ -18,6 +18,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", ":", "-.")  # of series beyond the eighth, whose colours come again
 MOST_VECTOR_DOTS = 800  # more of them are drawn as pixels within the SVG: a page must stay small
+_MOST_SHAPES = 200  # dots that have their series' marker, too; the shapes of more can't be seen
 _STYLE = {"svg.hashsalt": "asgd", "font.size": 10}
 # Pictures within a page take its colours: these stand for the page's ink and paper until `render` has put those in.
 _INK, _PAPER = "#1f2328", "#ffffff"
@@ -273,7 +274,8 @@ def _draw_line(axes: Any, line: Line, index: int, bars: Sequence[Line]) -> None:
         axes.plot(line.x, line.y, dashes, color=colour, label=label, linewidth=1.5)
     elif line.style == "dots":
         many = len(line.x) > MOST_VECTOR_DOTS
-        axes.plot(line.x, line.y, ".", color=colour, label=label, markersize=3.5, alpha=0.6, rasterized=many)
+        dot = marker if len(line.x) <= _MOST_SHAPES else "."
+        axes.plot(line.x, line.y, dot, color=colour, label=label, markersize=3.5, alpha=0.6, rasterized=many)
     elif line.style == "band":
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.22, linewidth=0, label=label)
     elif line.style == "filled":

@@ -191,7 +191,7 @@ def _read(run: Run, label: str) -> Record:
 
 def _misfits(config: Config) -> list[str]:
     found = (data_warning(config), optimizer_warning(config))
-    return [sentence.removeprefix("warning: ") for sentence in found if sentence]
+    return [f"{sentence.removeprefix('warning: ')}." for sentence in found if sentence]
 
 
 def _endings(summary: Summary | None, trace: Trace) -> list[str]:

@@ -74,8 +74,9 @@ class Timeline:
         ink = axes.xaxis.label.get_color()
         axes.hlines(range(len(self.lanes)), *self.window, colors="#888888", linewidth=0.4, alpha=0.6, zorder=0)
         scale, colours = Normalize(0, max(1.0, self.delay_J.max(initial=1.0))), _colours()
-        # An edge that is seen on light and on dark paper, where an end of the scale is near the paper.
-        edge = {"edgecolors": "#8c8c8c", "linewidths": 0.6 if few else 0.3, "rasterized": many}
+        # An edge that is seen on light and on dark paper, each of which is near an end of the scale; around thin lanes
+        # it would be all that is seen.
+        edge = {"edgecolors": "#8c8c8c" if few else "#ffffff", "linewidths": 0.6 if few else 0.3, "rasterized": many}
         # From top to bottom of a lane: the transfers, the computation, the queue.
         blocks = (
             (self.started_s_J, self.computed_s_J, -0.18, 0.4, colours(scale(self.delay_J)), edge),
@@ -171,7 +172,7 @@ def _exhibit(record: Record, index: int, of_runs: int) -> Exhibit:
     lane_J = np.array([lane_of[worker] for worker in trace.worker_R[shown_R].tolist()], np.float64)
     computed_s_J = trace.started_s_R[shown_R] + trace.compute_s_R[shown_R]
     started_s_J = trace.started_s_R[shown_R]
-    lost_R = trace.is_lost_R & np.isin(trace.worker_R, lanes) & (trace.time_s_R > low) & (trace.time_s_R < high)
+    lost_R = trace.is_lost_R & np.isin(trace.worker_R, lanes) & (trace.time_s_R > low) & (trace.time_s_R <= high)
     picture = Timeline(
         "timeline" if of_runs == 1 else f"timeline_{index + 1}", title,
         "seconds (virtual)" if record.is_virtual else "seconds", lanes, (low, high), lane_J,
