@@ -10,7 +10,7 @@ from typing import Any
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def plain(text: str, longest: int = 60) -> str:
+def plain(text: str, longest: int = 44) -> str:
     """A text of somebody else's as a label: one line, no formula, nothing that an XML file can't hold, not too long."""
     text = "".join(sign if sign.isprintable() else "?" for sign in text)
     if len(text) > longest:

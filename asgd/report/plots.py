@@ -162,7 +162,7 @@ def _plot(plot: Plot) -> Any:
         colour = axes.xaxis.label.get_color() if mark.colour is None else COLOURS[mark.colour % len(COLOURS)]
         across = axes.axvline if mark.axis == "x" else axes.axhline
         across(mark.place, linestyle=mark.dashes, linewidth=1.3, color=colour, label=plain(mark.label))
-    axes.set_title(plain(plot.title), fontsize=11, loc="left")
+    axes.set_title(plain(plot.title, 90), fontsize=11, loc="left")
     axes.set_xlabel(plot.x_label)
     axes.set_ylabel(plot.y_label)
     if plot.log_x:

@@ -49,7 +49,7 @@ class Stacked:
         axes.set_yticks(list(places)[::step], names[::step])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlabel(self.x_label)
-        axes.set_title(plain(self.title), fontsize=11, loc="left")
+        axes.set_title(plain(self.title, 90), fontsize=11, loc="left")
         axes.grid(True, axis="x", alpha=0.3)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)

@@ -57,7 +57,7 @@ class Timeline:
         step = 1 if len(self.lanes) <= 16 else -(-len(self.lanes) // 16)
         axes.set_yticks(range(0, len(self.lanes), step), [f"worker {lane}" for lane in self.lanes[::step]], fontsize=9)
         axes.set_xlabel(self.x_label)
-        axes.set_title(plain(self.title), fontsize=11, loc="left")
+        axes.set_title(plain(self.title, 90), fontsize=11, loc="left")
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
         with_commas(axes.xaxis, most=8)
