@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from asgd.learn.task import Known as Known
     from asgd.learn.task import Task as Task
     from asgd.learn.task import TensorData as TensorData
+    from asgd.report.writing import Report as Report
+    from asgd.report.writing import write_report as write_report
     from asgd.run.result import Run as Run
     from asgd.sim.tune import tune as tune
     from asgd.sim.tuning import Tuning as Tuning
@@ -31,6 +33,7 @@ _PUBLIC = {
     "Config": "asgd.config",
     "ConfigError": "asgd.errors",
     "Known": "asgd.learn.task",
+    "Report": "asgd.report.writing",
     "Run": "asgd.run.result",
     "Task": "asgd.learn.task",
     "TensorData": "asgd.learn.task",
@@ -40,6 +43,7 @@ _PUBLIC = {
     "simulate": "asgd.api",
     "train": "asgd.api",
     "tune": "asgd.sim.tune",
+    "write_report": "asgd.report.writing",
 }
 __all__ = list(_PUBLIC)
 

@@ -141,6 +141,7 @@ RULES: dict[str, Rule] = {
     "checkpoints.every_s": _number(0),
     "checkpoints.keep": _whole(1),
     "records.tensorboard": _FLAG,
+    "records.report": _FLAG,
 }
 
 
