@@ -17,12 +17,14 @@ import contextlib
 import gc
 import os
 import selectors
+import shutil
 import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import torch._dynamo  # noqa: F401 DDP imports it when it wraps a model, which takes seconds: once, before the forks
 
 from asgd.bench.ddp import DdpRun, Work
 from asgd.bench.ddp_rank import run_rank
@@ -188,6 +190,7 @@ def main() -> int:
             result = group.run()
         finally:
             group.end_all()
+            shutil.rmtree(work.directory, ignore_errors=True)  # whoever made it may be gone
     except AsgdError as error:
         result = Failed.by(error)
     if result is not None:

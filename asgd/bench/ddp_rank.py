@@ -54,8 +54,10 @@ class Rounds:
     Example:
         >>> from asgd.config import load_config
         >>> rounds = Rounds(load_config({"method": {"name": "minibatch"}, "budget": {"gradients": 7}}))
-        >>> rounds.jobs, rounds.close(1.0), rounds.jobs
-        ({0: 0, 1: 1, 2: 2, 3: 3}, 0.05, {0: 4, 1: 5, 2: 6, 3: 7})
+        >>> rounds.jobs
+        {0: 0, 1: 1, 2: 2, 3: 3}
+        >>> rounds.close(1.0), rounds.jobs
+        (0.05, {0: 4, 1: 5, 2: 6, 3: 7})
         >>> rounds.close(2.0), rounds.state.version, rounds.state.gradients  # ended within the round
         (None, 1, 7)
     """
