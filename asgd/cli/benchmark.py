@@ -22,6 +22,8 @@ from asgd.errors import ConfigError, Interrupted
 from asgd.run.display import LINE_EVERY_S, open_console, write_line
 from asgd.run.signals import stopping_by_signals
 
+WIDTH = 118  # of tables in a file or a pipe
+
 if TYPE_CHECKING:
     from asgd.bench.minibatch.study import Step
 
@@ -100,18 +102,22 @@ def minibatch_command(
     root = resolve_data_root(data_root)
     if record.complete:
         write_line(console, f"{folder} has all of it: nothing is measured again (another --out does)")
-    with stopping_by_signals() as stops, progress(console) as hear:
-        study = Study(plan, record, folder, root, jobs=jobs or len(os.sched_getaffinity(0)), stops=stops, hear=hear)
-        try:
-            study.run()
-        except Interrupted as error:
-            raise Interrupted(f"{error}; what was done is in {folder}, and the same command goes on") from error
+    else:
+        with stopping_by_signals() as stops, progress(console) as hear:
+            cores = len(os.sched_getaffinity(0))
+            study = Study(plan, record, folder, root, jobs=jobs or cores, stops=stops, hear=hear)
+            try:
+                study.run()
+            except Interrupted as error:
+                raise Interrupted(f"{error}; what was done is in {folder}, and the same command goes on") from error
     rows = conclude(plan, record)
     store(folder, record)
     paths = [path for plot in figures(plan, record, rows) for path in draw(plot, folder)]
     if as_json:
         sys.stdout.write(encode(record).decode())
         return
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
     for table in tables(plan, rows):
         console.print(table)
     for line in [*record.protocol, *(f"warning: {warning}" for warning in record.warnings)]:

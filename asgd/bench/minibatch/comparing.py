@@ -29,7 +29,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One contender under one profile of speeds.
 
     Attributes:
-        values: the point it was measured with; at_edge: the step size is the "smallest" or "largest" of the grid;
+        values: the point it was measured with; grid: the step sizes that were tried, the same for all contenders;
+        at_edge: its step size is the "smallest" or "largest" of them;
         tuned_by: "time" to the target, or "final" (the metric's last values), for want of a target or of a point of
             the grid that reaches it with every tuning seed.
         gradients_per_s, samples_per_s: that arrived, used or not; predicted_gradients_per_s: from the speeds alone.
@@ -47,6 +48,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     contender: str
     label: str
     values: Values
+    grid: list[float]
     at_edge: str | None
     tuned_by: str
     seeds: int
@@ -140,6 +142,7 @@ def _row(
         contender=contender.key,
         label=contender.label,
         values=values,
+        grid=choice.grid,
         at_edge="smallest" if place == 0 else "largest" if place == len(choice.grid) - 1 else None,
         tuned_by="time" if goal.score == "time" and choice.rank.kind == 0 else "final",
         seeds=len(runs),

@@ -35,12 +35,12 @@ def _curves(plan: Plan, record: Record, setting: str, name: str, unit: str, x_of
         lines += _mean_and_band(contender.label, place, runs, x_of)
     target = plan.protocol.target
     metric = plan.protocol.metric.replace("_", " ")
-    under = f", speeds {setting}" if len(plan.settings) > 1 else ""
+    under = f", {setting}" if len(plan.settings) > 1 else ""
     return Plot(
         f"{plan.protocol.metric}_{name}",
-        f"{metric.capitalize()} over {unit}{under}: mean of {plan.protocol.seeds} seeds, the lowest and the highest",
+        f"{metric.capitalize()} over {unit}{under}",
         unit,
-        metric,
+        f"{metric}, mean and range of {plan.protocol.seeds} seeds",
         lines,
         marks=[] if target is None else [Mark(f"target {target:g}", target, axis="y", dashes=":")],
     )
@@ -73,9 +73,13 @@ def _throughput(plan: Plan, rows: Sequence[Row]) -> Plot:
         [
             _bars("measured (95%)", measured),
             Line(
-                "by the speeds alone", [name for name, _ in predicted], [value for _, value in predicted], style="bars"
+                "by the speeds alone",
+                [name for name, _ in predicted],
+                [value for _, value in predicted],
+                style="points",
             ),
         ],
+        from_zero=True,
     )
 
 
@@ -91,13 +95,13 @@ def _ratios(plan: Plan, rows: Sequence[Row]) -> list[Plot]:
         sooner = [(row.setting, row.time_ratio) for row in own if row.time_ratio is not None]
         lines = [
             _bars("gradients/s (95%)", [(row.setting, row.throughput_ratio) for row in own if row.throughput_ratio]),
-            Line("gradients/s by the speeds", [n for n, _ in predicted], [v for _, v in predicted], style="bars"),
+            Line("gradients/s by the speeds", [n for n, _ in predicted], [v for _, v in predicted], style="points"),
         ]
         if len(sooner) == len(own):
             lines.append(_bars("time to the target (95%)", sooner))
         name = "speedup_" + contender.key.replace(":", "_")
         title = f"{contender.label} over mini-batch, {workers} workers"
-        plots.append(Plot(name, title, "", "how many times faster", lines))
+        plots.append(Plot(name, title, "", "how many times faster", lines, from_zero=True))
     return plots
 
 

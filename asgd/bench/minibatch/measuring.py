@@ -60,7 +60,8 @@ def run_job(plan: Plan, job: Job, folder: Path, data_root: Path, stops: StopRequ
             raise
         shutil.rmtree(path, ignore_errors=True)
         return _row(job, diverged=True)
-    if not run.summary.finished:
+    # Asked to stop after its budget it has finished, but not all of its evaluations are there.
+    if stops.asked or not run.summary.finished:
         reason = run.summary.stopped_because
         shutil.rmtree(path, ignore_errors=True)
         raise (

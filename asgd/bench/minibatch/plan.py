@@ -188,7 +188,8 @@ def load_plan(
         >>> [contender.key for contender in plan.contenders], plan.settings, plan.fresh_seeds
         (['ringmaster:scale', 'minibatch'], ['half_slower'], [100, 101])
     """
-    for key in (override.partition("=")[0].strip() for override in overrides):
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    for key in keys:
         if key == "method" or any(key == own or key.startswith(f"{own}.") for own in OWN_KEYS[:-1]):
             raise ConfigError(
                 f"--set {key}: each contender has its own, or is tuned for it; allowed are the other keys (contenders: "
@@ -196,6 +197,11 @@ def load_plan(
             )
     config, table, where = load_with_table(source, "benchmark", overrides)
     protocol = _protocol(table | (changed or {}), where)
+    if protocol.profiles and "cluster.speeds.profile" in keys:
+        raise ConfigError(
+            "--set cluster.speeds.profile: the benchmark is done under each of benchmark.profiles; set those, e.g. "
+            "--set 'benchmark.profiles=[\"equal\"]'"
+        )
     settings = protocol.profiles or [config.cluster.speeds.profile]
     plan = Plan(name, config, protocol, _contenders(protocol, config.method.rule), settings)
     _check(plan)
@@ -253,7 +259,7 @@ def _check(plan: Plan) -> None:
     for key, values in protocol.also.items():
         if key in OWN_KEYS or key.startswith(("budget", "cluster", "evaluation", "task")):
             raise ConfigError(
-                f"benchmark.also: {key}: what is compared must be the same; allowed are method., optimizer."
+                f"benchmark.also: {key}: allowed are keys of [method], [optimizer] and [schedule] that say how to train"
             )
         if not values or not all(isinstance(value, bool | int | float | str) for value in values):
             raise ConfigError(f"benchmark.also: {key} = {values}: allowed is a list of numbers, texts or booleans")
@@ -266,8 +272,7 @@ def _check(plan: Plan) -> None:
     also = {key: values[0] for key, values in protocol.also.items()}
     for setting in plan.settings:
         for contender in plan.contenders:
-            for step_size in protocol.step_sizes:
-                validate(plan.run_config(setting, contender, {**also, STEP_SIZE: step_size}, config.seed))
+            validate(plan.run_config(setting, contender, {**also, STEP_SIZE: protocol.step_sizes[0]}, config.seed))
 
 
 def _check_budget(config: Config) -> None:

@@ -178,11 +178,8 @@ def _key(setting: str, contender: str, values: Values, seed: int) -> tuple[str, 
 
 def plain(plan: Plan) -> dict[str, Any]:
     """A plan as results.json says it."""
-    return {
-        "name": plan.name,
-        "config": msgspec.to_builtins(plan.config),
-        "benchmark": msgspec.to_builtins(plan.protocol),
-    }
+    parts = {"name": plan.name, "config": plan.config, "benchmark": plan.protocol}
+    return {key: msgspec.json.decode(msgspec.json.encode(part)) for key, part in parts.items()}
 
 
 def open_record(folder: Path, plan: Plan, machine: Machine) -> Record:

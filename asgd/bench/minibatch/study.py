@@ -21,6 +21,7 @@ from asgd.sim.tuning import Values
 Simulator = Callable[[Work, StopRequests], Generator[Done, None, None]]
 # What a run takes beside its budget, and a simulation in all, until one has said so.
 START_S, SIMULATION_S = 6.0, 2.0
+KEEP_EVERY_S = 2.0  # between two writings of the file while simulations end, and at their end; after each real run
 
 
 class Step(NamedTuple):
@@ -88,29 +89,20 @@ class Study:
             data_root=str(self._data_root),
             jobs=self._jobs,
         )
-        last_s, left = time.monotonic(), len(wanted)
-        with contextlib.closing(self._simulator(work, self._stops)) as results:
-            for done in results:
-                one, found = wanted[done.index], done.measured
-                self.record.cells.append(
-                    Cell(
-                        setting=one.setting,
-                        contender=one.contender.key,
-                        values=one.values,
-                        seed=one.seed,
-                        score=found.score,
-                        final=found.final,
-                        diverged=found.diverged,
-                        gradients=found.gradients,
-                        time_s=found.time_s,
-                    )
-                )
-                self._simulated += 1
-                self._simulated_s += time.monotonic() - last_s
-                last_s = time.monotonic()
-                self._keep()
-                left -= 1
-                self._tell("tuning in virtual time", simulations=left)
+        last_s = kept_s = time.monotonic()
+        try:
+            with contextlib.closing(self._simulator(work, self._stops)) as results:
+                for count, done in enumerate(results, start=1):
+                    self.record.cells.append(_cell(wanted[done.index], done))
+                    now_s = time.monotonic()
+                    self._simulated, self._simulated_s = self._simulated + 1, self._simulated_s + now_s - last_s
+                    last_s = now_s
+                    if now_s - kept_s >= KEEP_EVERY_S:
+                        self._keep()
+                        kept_s = now_s
+                    self._tell("tuning in virtual time", simulations=len(wanted) - count)
+        finally:
+            self._keep()
         if self._stops.asked:
             raise Interrupted(self._stops.take() or "interrupted")
 
@@ -141,6 +133,21 @@ class Study:
         left_s = simulations * each_s + self._to_come.budgets_s + self._to_come.runs * beside_s
         done = len(self.record.cells) + sum(run.purpose != "tune" for run in self.record.runs)
         self._hear(Step(doing, done, done + simulations + self._to_come.runs, left_s, line))
+
+
+def _cell(one: Wanted, done: Done) -> Cell:
+    found = done.measured
+    return Cell(
+        setting=one.setting,
+        contender=one.contender.key,
+        values=one.values,
+        seed=one.seed,
+        score=found.score,
+        final=found.final,
+        diverged=found.diverged,
+        gradients=found.gradients,
+        time_s=found.time_s,
+    )
 
 
 def next_job(plan: Plan, record: Record, setting: str) -> Job | None:
