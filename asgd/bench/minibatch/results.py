@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from asgd.bench.minibatch.plan import Plan
+from asgd.bench.minibatch.plan import Plan, Protocol
+from asgd.config import load_config
 from asgd.errors import ConfigError, RunError
 from asgd.run.files import reason_of, write_atomically
 from asgd.sim.tune import refuse_another, refuse_no_file
@@ -202,12 +203,21 @@ def open_record(folder: Path, plan: Plan, machine: Machine) -> Record:
         raise ConfigError(
             f"--out {file}: it is no result of asgd bench minibatch, and is left alone ({error})"
         ) from error
-    same = ("config", "benchmark")
-    refuse_another(file, {key: record.plan.get(key) for key in same}, {key: now[key] for key in same})
+    refuse_another(file, _defaults_filled_in(record.plan), {key: now[key] for key in ("config", "benchmark")})
     record.machine = msgspec.structs.replace(
         record.machine, commands=list(dict.fromkeys([*record.machine.commands, *machine.commands]))
     )
     return record
+
+
+def _defaults_filled_in(plan: dict[str, Any]) -> dict[str, Any]:
+    """A stored plan as this version would store it: keys that came since then have their defaults."""
+    config, protocol = plan.get("config"), plan.get("benchmark")
+    try:
+        parts = {"config": load_config(config or {}), "benchmark": msgspec.convert(protocol, Protocol)}
+    except (ConfigError, msgspec.ValidationError):  # keys that went since then: the comparison says which
+        return {"config": config, "benchmark": protocol}
+    return {key: msgspec.json.decode(msgspec.json.encode(part)) for key, part in parts.items()}
 
 
 def store(folder: Path, record: Record) -> None:

@@ -85,6 +85,17 @@ def test_another_plan_is_refused_and_so_is_another_file(tmp_path):
         open_record(tmp_path, plan_of(), MACHINE)
 
 
+def test_a_result_of_before_a_key_came_is_gone_on_with(tmp_path):
+    study_of(plan_of(), tmp_path, Runner(), Simulator()).run()
+    file = tmp_path / RESULTS
+    stored = msgspec.json.decode(file.read_bytes())
+    del stored["plan"]["config"]["checkpoints"]["keep"], stored["plan"]["benchmark"]["confirm"]
+    file.write_bytes(msgspec.json.encode(stored))
+    assert open_record(tmp_path, plan_of(), MACHINE).complete
+    with pytest.raises(ConfigError, match=r"benchmark.confirm = True, and here it is False"):
+        open_record(tmp_path, plan_of(confirm=False), MACHINE)
+
+
 def test_real_speeds_are_tuned_for_real_on_the_whole_grid(tmp_path):
     plan, runner, simulator = plan_of("cluster.speeds.profile=real"), Runner(), Simulator()
     study_of(plan, tmp_path, runner, simulator).run()
