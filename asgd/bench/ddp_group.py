@@ -65,7 +65,6 @@ class Group:
     work: Work
     out: int
     ranks: dict[int, _Rank] = field(default_factory=dict)  # by the reading end of each one's pipe
-    trained: bool = False
 
     def run(self) -> DdpRun | Failed | None:
         """Start them and hear what they say until there is a result; None when standard input has ended before."""
