@@ -55,7 +55,7 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
         name: in words; label: with its option; method, rule, options: as in a configuration.
         relative_time: predicted time to eps, of mini-batch 1; seconds: the same in seconds, if that is known of one.
         update_s: seconds per update; batch: gradients in it; damping: how many times smaller the largest stable step
-            is; gradients_per_s: that arrive (cancelled ones don't); discarded_share: of them; mean_delay: of the others.
+            is; gradients_per_s: that arrive (cancelled ones don't); discarded_share: of them; mean_delay: of the rest.
         overrides: "key=value" for `asgd.train`.
     """
 
@@ -165,12 +165,9 @@ def predicted(times_N: Sequence[Sequence[float]]) -> list[Option]:
         ['Rennala', 'Ringmaster', 'asynchronous', 'asynchronous with constant steps', 'm-synchronous', 'mini-batch']
     """
     n = len(times_N)
-    found = [
-        Option(
-            "minibatch" if m == n else "m_synchronous", "scale", {} if m == n else {"m": m}, _synchronous(seconds, m)
-        )
-        for m, seconds in enumerate(first_of_all(times_N), start=1)
-    ]
+    *first_m, slowest = (_synchronous(seconds, m) for m, seconds in enumerate(first_of_all(times_N), start=1))
+    found = [Option("m_synchronous", "scale", {"m": m}, pace) for m, pace in enumerate(first_m, start=1)]
+    found.append(Option("minibatch", "scale", {}, slowest))
     for rule in ("scale", "constant"):
         found += _measured(times_N, "asynchronous", rule, {})
     for threshold in _grid(4 * n):
@@ -226,8 +223,8 @@ def advise_on(
 
     Arguments: times_N: of each worker by its number, at least one, > 0; noise: sigma^2/eps of one job's gradient,
     >= 0, by default the number of workers, where noise and staleness weigh about the same; measured: whether the times
-    are of single jobs; seconds_of: takes mini-batch's predicted time in units of L Delta/eps and gives it in seconds, if
-    that is known; warnings: to add to.
+    are of single jobs; seconds_of: takes mini-batch's predicted time in units of L Delta/eps and gives it in seconds,
+    if that is known; warnings: to add to.
     Errors: ConfigError for a noise that is not allowed.
 
     Example:
@@ -345,7 +342,8 @@ def _sentence(first: Option, contenders: Sequence[Contender], noise: Noise, why:
         fast = f"predicted {gain:.2f} times as fast as mini-batch"
     near = "" if fastest is chosen else f" ({fastest.label} is {1 - fastest.relative_time / chosen.relative_time:.0%} "
     near += "" if fastest is chosen else "faster by these numbers, less than they can tell)"
-    return f"Use {chosen.label}: {fast} at sigma^2/eps = {noise.ratio:.3g}{near}, because {why}; {_changes(noise, regimes)}"
+    at = f"sigma^2/eps = {noise.ratio:.3g}"
+    return f"Use {chosen.label}: {fast} at {at}{near}, because {why}; {_changes(noise, regimes)}"
 
 
 def _changes(noise: Noise, regimes: Sequence[Regime]) -> str:
