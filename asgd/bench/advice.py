@@ -49,8 +49,8 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """What a method needed: its best step size, and the mean seconds to eps with it on fresh seeds; both None if it took
-    longer than 1.5 times the best until then.
+    """What a method needed: its best step size, and the mean seconds to eps with it on fresh seeds; both None if it
+    took longer than 1.5 times the best until then.
     """
 
     label: str
