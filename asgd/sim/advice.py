@@ -29,7 +29,7 @@ MINIBATCH = "mini-batch"
 NAMES = {
     ("minibatch", "scale"): MINIBATCH,
     ("asynchronous", "scale"): "asynchronous",
-    ("asynchronous", "constant"): "asynchronous with constant steps",
+    ("asynchronous", "constant"): "asynchronous, constant steps",
     ("m_synchronous", "scale"): "m-synchronous",
     ("ringmaster", "scale"): "Ringmaster",
     ("rennala", "scale"): "Rennala",
@@ -162,7 +162,7 @@ def predicted(times_N: Sequence[Sequence[float]]) -> list[Option]:
 
     Example:
         >>> sorted({option.name for option in predicted([[1.0], [2.0]])})
-        ['Rennala', 'Ringmaster', 'asynchronous', 'asynchronous with constant steps', 'm-synchronous', 'mini-batch']
+        ['Rennala', 'Ringmaster', 'asynchronous', 'asynchronous, constant steps', 'm-synchronous', 'mini-batch']
     """
     n = len(times_N)
     *first_m, slowest = (_synchronous(seconds, m) for m, seconds in enumerate(first_of_all(times_N), start=1))
@@ -230,7 +230,7 @@ def advise_on(
     Example:
         >>> advice = advise_on({0: [1.0], 1: [1.0], 2: [4.0], 3: [4.0]}, 8.0)
         >>> advice.asynchronous_per_s, advice.minibatch_per_s, advice.best
-        (2.5, 1.0, 'asynchronous with constant steps')
+        (2.5, 1.0, 'asynchronous, constant steps')
     """
     n = len(times_N)
     if noise is None:

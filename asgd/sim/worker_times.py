@@ -36,7 +36,7 @@ def spans_of(rows: Sequence[TraceRow]) -> dict[int, list[Span]]:
 
     A job begins when it was given, or when the worker's job before it ended, if that was later (it lay in the worker's
     queue until then). Everything until its arrival counts: its way there and back, computing, waiting, and what it
-    waited for at the server. Where a trace doesn't say when a job was given, it was when its version came to be.
+    waited for at the server. Where an older trace doesn't say when a job was given, it was when its version came to be.
     A cancelled job ends when it was cancelled. After a lost job the time begins anew at the next.
 
     Example:
@@ -53,7 +53,8 @@ def spans_of(rows: Sequence[TraceRow]) -> dict[int, list[Span]]:
         if row.steps:
             began_s[row.version + 1] = row.time_s
         if row.action != "lost":
-            start_s = max(free_s[row.worker], began_s.get(row.read_version, 0.0))
+            given_s = began_s.get(row.read_version, 0.0) if row.assigned_s is None else row.assigned_s
+            start_s = min(max(free_s[row.worker], given_s), row.time_s)
             spans[row.worker].append(Span(start_s, row.time_s, row.reason == CANCELLED))
         free_s[row.worker] = row.time_s
     return dict(spans)
