@@ -25,7 +25,7 @@ from asgd.run.result import Run
 from asgd.run.signals import StopRequests
 from asgd.sim.advising import refuse_unknown
 from asgd.sim.tuning import Goal
-from asgd.sim.worker_times import Span, lengths, read_spans
+from asgd.sim.worker_times import Span, lengths, read_spans, with_last
 
 MAY_CHANGE = ("method", "optimizer", "schedule", "budget", "evaluation", "checkpoints", "records", "seed")
 _TIED_TO_TIMES = ("local_steps",)  # of the method: what a job computes, and so its time, depends on it
@@ -36,8 +36,8 @@ class WorkerTimes:
     """When jobs are done, by the record of each worker: an `EndOfJob`.
 
     A worker's jobs take what they took in the record, in order; when those are used up they come again from the first
-    one. A job that begins when it began in the record also ends when it ended there, to the last bit: so the same
-    method at the same step size takes the same course. For cancelled jobs see `lengths`.
+    one. A job that begins when it began in the record also ends when it ended there, to the last bit: so the
+    same method takes the same course. For cancelled jobs, and those in hand at the end, see `lengths` and `with_last`.
 
     Arguments: spans: the jobs of each worker by number; num_workers: those of 0 to num_workers - 1 are needed.
     Attributes: used: jobs begun so far by each worker.
@@ -168,7 +168,7 @@ def whatif(
     config = changed_config(recorded.config, overrides)
     spans = read_spans(recorded.path)
     refuse_unknown({worker: lengths(spans.get(worker, [])) for worker in spans}, recorded.path)
-    times = WorkerTimes(spans, config.cluster.num_workers)
+    times = WorkerTimes(with_last(spans, recorded.summary.wall_s), config.cluster.num_workers)
     if metric is not None and not any(metric in _values(row) for row in recorded.metrics):
         known = sorted({name for row in recorded.metrics for name in _values(row)})
         raise ConfigError(f"--metric {metric}: the recorded run has {', '.join(known) or 'no evaluations'}")

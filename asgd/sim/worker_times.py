@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +58,21 @@ def spans_of(rows: Sequence[TraceRow]) -> dict[int, list[Span]]:
             spans[row.worker].append(Span(start_s, row.time_s, row.reason == CANCELLED))
         free_s[row.worker] = row.time_s
     return dict(spans)
+
+
+def with_last(spans: Mapping[int, Sequence[Span]], end_s: float) -> dict[int, list[Span]]:
+    """The jobs of each worker with the one that it had in hand when the run ended: like one that was cancelled then.
+
+    (A worker that had none then was waiting; that it would have begun another is as good a guess.)
+
+    Example:
+        >>> with_last({0: [Span(0.0, 2.0)]}, 3.0)[0][-1]
+        Span(start_s=2.0, end_s=3.0, cancelled=True)
+    """
+    return {
+        worker: [*of_worker, Span(of_worker[-1].end_s, max(end_s, of_worker[-1].end_s), cancelled=True)]
+        for worker, of_worker in spans.items()
+    }
 
 
 def read_spans(path: Path | str) -> dict[int, list[Span]]:
