@@ -13,8 +13,9 @@ class TraceRow:
     Formula:
         delay = version - read_version, in server updates and never in arrivals: a discarded gradient moves nothing.
         time_s - assigned_s = down + queue_s + (compute_s + wait_s) + up, where the job went: down = started_s -
-        queue_s - assigned_s, its way to the worker; up = time_s - started_s - compute_s - wait_s, the way back, with
-        what it waited for in the server's socket.
+        queue_s - assigned_s, its way to the worker, and before it the server's applying, recording and sending of what
+        came with the arrival that it answered with this job; up = time_s - started_s - compute_s - wait_s, the way
+        back, with what it waited for in the server's socket.
 
     Arguments:
         arrival: number of this row, consecutive from 0 over the whole run.
@@ -35,7 +36,8 @@ class TraceRow:
         wait_s: seconds the worker waited on top to emulate a slower machine.
         distance: Euclidean norm of the parameters at the arrival minus those that the job was given; None where the
             method doesn't ask for it.
-        assigned_s: when the job was given, by the run's clock, >= 0; None in a trace from before this was recorded.
+        assigned_s: when the job was given, by the run's clock, >= 0: the moment of the event (mostly an arrival) that
+            the core answered with it, before anything was done about that; None in a trace from before this was kept.
         queue_s: seconds that the job lay at the worker before it was begun, >= 0 (0 for one that never arrived).
         started_s: when the worker began to compute it, by the run's clock as the worker estimates it; None for a job
             that never arrived (cancelled or lost) or whose driver has no such time. What was measured is kept: by how

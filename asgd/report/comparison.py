@@ -23,7 +23,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
     `step_size`: the configured one; `discarded_share`: of all jobs that weren't lost, cancelled ones included;
     `delay_average`: with the jobs in flight (Definition 4), for a run that hasn't ended that of the used gradients so
-    far; `to_accuracy`, `to_loss`: (seconds, samples, version) of the first evaluation at the common level.
+    far; `delay_max`: of the same ones, never of those discarded; `to_accuracy`, `to_loss`: (seconds, samples, version)
+    of the first evaluation at the common level.
     """
 
     run: str
@@ -138,7 +139,7 @@ def table(comparison: Comparison) -> list[tuple[str, list[str]]]:
         ("updates/s", [_number(run.versions_per_s) for run in runs]),
         ("concurrency τ_C", [_number(run.concurrency) for run in runs]),
         ("average delay", [_number(run.delay_average) for run in runs]),
-        ("largest delay", [_number(run.delay_max) for run in runs]),
+        ("largest delay, used or in flight", [_number(run.delay_max) for run in runs]),
         ("discarded or cancelled", [_percent(run.discarded_share) for run in runs]),
         ("jobs lost", [f"{run.lost:,}" for run in runs]),
         ("server busy", [_percent(run.busy_fraction) for run in runs]),

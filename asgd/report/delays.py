@@ -56,7 +56,7 @@ def _histogram_of_one(record: Record) -> Exhibit:
     marks = [
         Mark(f"concurrency τ_C = {delays.concurrency:,}", delays.concurrency, dashes=":"),
         Mark(f"average {delays.average:,.2f}", delays.average, dashes="--", colour=2),
-        Mark(f"largest {delays.largest:,}", delays.largest, dashes="-.", colour=3),
+        Mark(f"largest {delays.largest_of} {delays.largest:,}", delays.largest, dashes="-.", colour=3),
     ]
     width = round(bins.edges[1] - bins.edges[0])
     plot = Plot(
@@ -71,7 +71,7 @@ def _histogram_of_one(record: Record) -> Exhibit:
     )
     words = (
         f"Histogram of {total:,} delays; concurrency {delays.concurrency:,}, average {delays.average:,.2f}, "
-        f"largest {delays.largest:,}."
+        f"largest {delays.largest_of} {delays.largest:,}."
     )
     return Exhibit(plot.title, caption, plot, words)
 
@@ -89,7 +89,8 @@ def _histograms_of_many(records: Sequence[Record]) -> Exhibit:
         lines.append(Line(record.label, bins.edges, shares, style="outline", colour=index))
         marks.append(Mark("", delays.average, dashes=":", colour=index))
         said.append(
-            f"{record.label}: τ_C {delays.concurrency:,}, average {delays.average:,.2f}, largest {delays.largest:,}"
+            f"{record.label}: τ_C {delays.concurrency:,}, average {delays.average:,.2f}, "
+            f"largest {delays.largest_of} {delays.largest:,}"
         )
     plot = Plot(
         "delay_histogram", "Delays of gradients", "delay (updates)", "gradients (%)", lines, marks=marks, compact=True,

@@ -99,12 +99,15 @@ class Trace:
 
 @dataclass(frozen=True)
 class Delays:
-    """Concurrency tau_C, average delay and largest delay of a run; `average_of` says what the average is over."""
+    """Concurrency tau_C, average delay and largest delay of a run; `average_of` and `largest_of` say of which
+    gradients: never of the discarded ones.
+    """
 
     concurrency: int
     average: float
     average_of: str
     largest: int
+    largest_of: str
 
 
 @dataclass(frozen=True)
@@ -149,11 +152,12 @@ class Record:
             return None
         if self.summary is not None:
             known = self.summary.delay
-            return Delays(self.summary.concurrency, known.average, "with the jobs in flight at the end", known.max)
+            average_of = "with the jobs in flight at the end"
+            return Delays(self.summary.concurrency, known.average, average_of, known.max, "used or in flight")
         used = trace.delay_R[trace.is_used_R]
         average = float(used.mean()) if len(used) else 0.0
-        largest = int(trace.delay_R[arrived_R].max())
-        return Delays(int(trace.concurrency_R.max()), average, "of the used gradients so far", largest)
+        largest = int(used.max(initial=0))
+        return Delays(int(trace.concurrency_R.max()), average, "of the used gradients so far", largest, "used so far")
 
 
 def read_records(paths: Sequence[Path | str]) -> list[Record]:

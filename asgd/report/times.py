@@ -17,8 +17,8 @@ _SERVER_PARTS = {
     "idle_s": "idle",
 }  # fmt: skip
 _JOB_PARTS = {
-    "down_s": "transfer to the worker", "queue_s": "queue at the worker", "compute_s": "computing",
-    "wait_s": "waiting (emulated)", "up_s": "transfer to the server", "apply_s": "apply",
+    "apply_s": "apply", "down_s": "transfer to the worker", "queue_s": "queue at the worker", "compute_s": "computing",
+    "wait_s": "waiting (emulated)", "up_s": "transfer to the server",
 }  # fmt: skip
 
 
@@ -36,8 +36,9 @@ class JobTimes(NamedTuple):
 
     @classmethod
     def of(cls, record: Record, rows: Flags) -> JobTimes:
-        """Transfer down is what lies between giving the job and its arrival at the worker, transfer up between the end
-        of its computation and the server's reading it.
+        """Down is what lies between giving the job and its arrival at the worker: a job is given at the arrival that
+        the server answers with it, so this includes what the server did with that one before it sent the job. Up is
+        what lies between the end of its computation and the server's reading it.
         """
         trace = record.trace
         queue_s, started_s = trace.queue_s_R[rows], trace.started_s_R[rows]
@@ -121,8 +122,11 @@ def _job_exhibit(records: Sequence[Record]) -> Exhibit:
     picture = Stacked("job_times", title, f"mean per job ({unit})", labels, parts)
     without = [record.label for record in records if record not in timed]
     caption = (
-        "Mean over the jobs whose gradient came, from being given to its arrival; the transfer to the server contains "
-        "the wait until the server reads it. Applying is the server's mean over all gradients." + skipped
+        "Mean over the jobs whose gradient came, from the arrival that the server answered with the job to the arrival "
+        "of the job's own gradient. First the server applies the gradient that came: this is its mean over all of "
+        "them, at most the whole way to the worker. The rest of that way is the transfer to the worker, with "
+        "the server's recording and sending; the transfer to the server contains the wait until the server reads it."
+        + skipped
     )
     if without:
         caption += f" Not recorded: {', '.join(without)}."
@@ -132,10 +136,15 @@ def _job_exhibit(records: Sequence[Record]) -> Exhibit:
 
 
 def _means(record: Record, rows: Flags) -> dict[str, float]:
-    times = JobTimes.of(record, rows)
+    """Means of the jobs' parts, none below 0, which add up to the mean of time_s - assigned_s."""
+    means = {name: float(values.mean()) for name, values in JobTimes.of(record, rows)._asdict().items()}
+    # Where clocks differ, one way is too short by what the other is too long: their sum is right.
+    ways_s = max(0.0, means["down_s"] + means["up_s"])
+    down_s = min(max(0.0, means["down_s"]), ways_s)
     summary = record.summary
     apply_s = summary.server.apply_s / summary.arrivals if summary is not None and summary.arrivals else 0.0
-    return {name: max(0.0, float(values.mean())) for name, values in times._asdict().items()} | {"apply_s": apply_s}
+    apply_s = min(apply_s, down_s)  # it lies in the way down
+    return means | {"apply_s": apply_s, "down_s": down_s - apply_s, "up_s": ways_s - down_s}
 
 
 def evenly(workers: Integers, most: int = MOST_WORKERS) -> list[int]:

@@ -7,6 +7,7 @@ from helpers.report_runs import ended_run, lost_row, make_run, summary_of, trace
 
 from asgd.report.delays import MOST_BINS, MOST_DOTS, delay_exhibits, histogram
 from asgd.report.reading import read_records
+from asgd.run.formats import DelaySummary
 from asgd.run.records import RunDirectory
 
 
@@ -38,7 +39,17 @@ def test_the_marks_are_the_summarys(tmp_path):
     plot = delay_exhibits([record])[0].picture
     places = [mark.place for mark in plot.marks]
     assert places == [summary.concurrency, summary.delay.average, summary.delay.max]
-    assert [mark.label for mark in plot.marks] == ["concurrency τ_C = 2", "average 1.50", "largest 1"]
+    assert [mark.label for mark in plot.marks] == ["concurrency τ_C = 2", "average 1.50", "largest used or in flight 1"]
+
+
+@pytest.mark.parametrize(("ended", "text"), [(True, "largest used or in flight 9"), (False, "largest used so far 2")])
+def test_the_largest_delay_is_not_that_of_a_discarded_gradient(ended, text, tmp_path):
+    rows = [trace_row(0, delay=0), trace_row(1, delay=2), discard(2, 5)]
+    in_flight = DelaySummary(mean_applied=1.0, average=4.0, max=9, per_worker={})
+    summary = summary_of(rows, delay=in_flight) if ended else None
+    [record] = read_records([make_run(tmp_path / "run", rows, [], summary)])
+    exhibit = delay_exhibits([record])[0]
+    assert exhibit.picture.marks[-1].label == text and text in exhibit.words
 
 
 def test_the_stack_of_a_histogram_is_used_then_discarded(tmp_path):

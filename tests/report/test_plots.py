@@ -124,7 +124,11 @@ def test_a_compact_plot_shows_bands_marks_and_histograms(tmp_path):
 
 
 def test_a_legend_below_fits_its_room():
-    labels = [["used", "concurrency τ_C = 100,000", "average 74,999.44", "largest 172,358"], ["a" * 60] * 3, ["ab"] * 9]
+    labels = [
+        ["used", "concurrency τ_C = 100,000", "average 74,999.44", "largest used or in flight 172,358"],
+        ["a" * 60] * 3,
+        ["ab"] * 9,
+    ]
     for names in labels:
         names = [plain(f"{i} {name}") for i, name in enumerate(names)]
         figure, axes = fixed_axes(4.8, 2.3, left=0.7, right=0.2, legend_rows=legend_rows(names, 4.8))
