@@ -127,7 +127,10 @@ def check_reported(metric: str, metrics: Sequence[MetricsRow]) -> None:
     if not metrics:
         raise ConfigError(f"benchmark.metric = {metric!r}: the task has no test data, so that no run is evaluated")
     own = [name for name in ("test_loss", "test_accuracy") if any(getattr(row, name) is not None for row in metrics)]
-    reported = list(dict.fromkeys([*own, "train_loss", *(name for row in metrics for name in row.results)]))
+    other = (
+        name for row in metrics for name in row.results if name not in ("loss", "accuracy")
+    )  # own ones, as "test_"
+    reported = list(dict.fromkeys([*own, "train_loss", *other]))
     if metric not in reported:
         raise ConfigError(f"benchmark.metric = {metric!r}: this task reports {', '.join(reported)}")
 
