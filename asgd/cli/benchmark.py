@@ -71,8 +71,9 @@ def minibatch_command(
 ) -> None:
     """Asynchronous SGD against mini-batch SGD on real processes: step sizes tuned alike, throughput, time to a target.
 
-    The default contenders are asynchronous:constant, asynchronous:scale and minibatch. Everything in the file can be
-    replaced by --set, [benchmark] too: --set benchmark.lowest=0.01.
+    The default contenders are asynchronous:constant, asynchronous:scale and minibatch. What is in the file can be
+    replaced by --set, [benchmark] too (--set benchmark.lowest=0.01), but for what each contender has of its own: its
+    name, rule and options, and the step size. The measured seeds, and those of tuning, count from `seed` on.
     """
     from asgd.bench.minibatch.figures import figures
     from asgd.bench.minibatch.machine import this_machine
