@@ -48,7 +48,7 @@ def test_a_number_out_of_its_range_is_damage_with_its_line(tmp_path, wrong):
     lines = (path / "trace.jsonl").read_text().splitlines()
     lines[1] = json.dumps(json.loads(lines[1]) | wrong)
     (path / "trace.jsonl").write_text("\n".join(lines) + "\n")
-    with pytest.raises(RunError, match="Line 2 of .*trace.jsonl is damaged"):
+    with pytest.raises(RunError, match=r"Line 2 of .*trace.jsonl is damaged"):
         read_records([path])
 
 

@@ -274,7 +274,10 @@ def _check(plan: Plan) -> None:
     for setting in plan.settings:
         for contender in plan.contenders:
             checked = check_ddp if contender.key == DDP else validate
-            checked(plan.run_config(setting, contender, {**also, STEP_SIZE: protocol.step_sizes[0]}, config.seed))
+            others = [{key: value} for key, values in protocol.also.items() for value in values[1:]]
+            for other in [{}, *others]:
+                point = {**also, **other, STEP_SIZE: protocol.step_sizes[0]}
+                checked(plan.run_config(setting, contender, point, config.seed))
 
 
 def _check_budget(config: Config) -> None:

@@ -209,7 +209,9 @@ def open_record(folder: Path, plan: Plan, machine: Machine) -> Record:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"--out {folder}: the folder can't be made: {reason_of(error)}") from error
-        return Record(plan=now, machine=machine)
+        record = Record(plan=now, machine=machine)
+        store(folder, record)  # a folder that can't be written is found out now, and not after hours
+        return record
     refuse_no_file(file)
     try:
         record = msgspec.json.decode(file.read_bytes(), type=Record)
@@ -217,6 +219,8 @@ def open_record(folder: Path, plan: Plan, machine: Machine) -> Record:
         raise ConfigError(
             f"--out {file}: it is no result of asgd bench minibatch, and is left alone ({error})"
         ) from error
+    if not record.cells and not record.runs:  # nothing is lost
+        return Record(plan=now, machine=machine)
     refuse_another(file, _defaults_filled_in(record.plan), {key: now[key] for key in ("config", "benchmark")})
     record.machine = msgspec.structs.replace(
         record.machine, commands=list(dict.fromkeys([*record.machine.commands, *machine.commands]))
