@@ -6,12 +6,12 @@ import json
 import math
 
 import pytest
+from asgd.bench.optimal import minibatch_time, optimal_time
 from typer.testing import CliRunner
 
 from asgd.bench.claims import CLAIMS, Effort, chosen, queueing, stability
 from asgd.bench.claims.outcome import Measured, Outcome, Row, judge
 from asgd.bench.claims.statistics import exponent, exponents, mean
-from asgd.bench.optimal import minibatch_time, optimal_time
 from asgd.cli import app
 from asgd.errors import ConfigError
 
