@@ -31,10 +31,10 @@ def test_half_slower_is_for_asynchronous_methods():
 
 
 def test_one_straggler_without_noise_is_for_leaving_it_out():
-    advice = advice_for([1.0] * 15 + [100.0], 0.5)
-    assert advice.methods[0].label == "m-synchronous, m = 15"
+    advice = advice_for([1.0] * 5 + [20.0], 0.5)
+    assert advice.methods[0].label == "m-synchronous, m = 5"
     assert advice.methods[0].overrides == [
-        'method.name="m_synchronous"', 'method.rule="scale"', "method.options.m=15"
+        'method.name="m_synchronous"', 'method.rule="scale"', "method.options.m=5"
     ]  # fmt: skip
 
 
@@ -46,13 +46,14 @@ def test_one_worker_is_plain_sgd_whatever_the_method():
 
 
 def test_every_method_is_there_once_and_in_order():
-    methods = advice_for([1.0, 2.0, 3.0, 5.0], 4.0).methods
+    advice = advice_for([1.0, 2.0, 3.0, 5.0], 4.0)
+    methods = advice.methods
     names = [one.name for one in methods]
     assert sorted(names) == sorted(
         ["mini-batch", "m-synchronous", "asynchronous", "asynchronous, constant steps", "Ringmaster", "Rennala"]
     )
     assert [one.relative_time for one in methods] == sorted(one.relative_time for one in methods)
-    assert all(1 / one.relative_time <= 1.5 / advice_for([1.0, 2.0, 3.0, 5.0], 4.0).optimal for one in methods)
+    assert all(1 / one.relative_time <= 1.5 / advice.optimal for one in methods)
 
 
 def test_of_those_that_cannot_be_told_apart_the_simpler_one_is_named():
