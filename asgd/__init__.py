@@ -25,10 +25,15 @@ if TYPE_CHECKING:
     from asgd.report.writing import Report as Report
     from asgd.report.writing import write_report as write_report
     from asgd.run.result import Run as Run
+    from asgd.sim.advice import Advice as Advice
+    from asgd.sim.advising import advise as advise
     from asgd.sim.tune import tune as tune
     from asgd.sim.tuning import Tuning as Tuning
+    from asgd.sim.whatif import WhatIf as WhatIf
+    from asgd.sim.whatif import whatif as whatif
 
 _PUBLIC = {
+    "Advice": "asgd.sim.advice",
     "AsgdError": "asgd.errors",
     "Config": "asgd.config",
     "ConfigError": "asgd.errors",
@@ -38,11 +43,14 @@ _PUBLIC = {
     "Task": "asgd.learn.task",
     "TensorData": "asgd.learn.task",
     "Tuning": "asgd.sim.tuning",
+    "WhatIf": "asgd.sim.whatif",
+    "advise": "asgd.sim.advising",
     "load_config": "asgd.config",
     "resume": "asgd.api",
     "simulate": "asgd.api",
     "train": "asgd.api",
     "tune": "asgd.sim.tune",
+    "whatif": "asgd.sim.whatif",
     "write_report": "asgd.report.writing",
 }
 __all__ = list(_PUBLIC)

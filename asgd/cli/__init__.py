@@ -12,12 +12,13 @@ from typing import NoReturn
 
 import typer
 
-from asgd.cli import benchmark, claims, listing, reporting, roles, runs, training, tuning
+from asgd.cli import advising, benchmark, claims, listing, reporting, roles, runs, training, tuning
 from asgd.cli.options import INTERRUPTED, app
 from asgd.cli.training import train_and_show
 from asgd.errors import AsgdError
 
 __all__ = [
+    "advising",
     "app",
     "benchmark",
     "claims",

@@ -99,3 +99,23 @@ def core_command(as_json: AsJson = False, debug: Debug = False) -> None:
         print(json.dumps(result.to_dict()))
     else:
         Console().print(result.table())
+
+
+@bench_app.command("advice")
+def advice_command(
+    num: Annotated[int, typer.Option(help="Random settings of speeds and noise.", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="Of the first setting; the others have the next ones.", min=0)] = 0,
+    factor: Annotated[float, typer.Option(help="The slowest worker's time over the fastest's, at most.")] = 30.0,
+    out: Annotated[Path | None, typer.Option(help="JSON file of the results; what is there isn't run again.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Check `asgd advise` in virtual time: the method named first against the best of all, step sizes tuned."""
+    from asgd.bench import advice
+
+    progress = Console(stderr=True)
+    result = advice.run(num, seed, lambda line: progress.print(line, highlight=False), out, factor)
+    if as_json:
+        print(advice.encode(result).decode(), end="")
+    else:
+        Console().print(advice.table(result))

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from asgd.cli.columns import aligned
 from asgd.cli.options import INTERRUPTED, AsJson, ConfigPath, DataRoot, Debug, Overrides, app
 from asgd.config import load_config
 from asgd.errors import ConfigError
@@ -166,11 +167,8 @@ def _show(console: Console, tuning: Tuning) -> None:
         counts = [f"{row.versions:,.0f}", f"{row.discarded_share:.1%}"] if row.seeds else ["", ""]
         mark = "best" if row.best else "best step size" if row.best_step_size else ""
         table.append([*values, _score(row, len(tuning.seeds)), *counts, mark])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    left = (len(keys), len(keys) + 3)  # the columns of words; numbers stand on the right
-    for cells in table:
-        padded = [f"{cell:{'<' if i in left else '>'}{widths[i]}}" for i, cell in enumerate(cells)]
-        write_line(console, "  ".join(padded).rstrip())
+    for line in aligned(table, left=(len(keys), len(keys) + 3)):  # the columns of words
+        write_line(console, line)
     write_line(console, "")
     if tuning.best is not None:
         options = " ".join(f"--set {shlex.quote(override)}" for override in tuning.overrides)

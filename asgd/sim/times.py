@@ -62,8 +62,8 @@ class RecordedTimes:
         with RunDirectory.open(path) as directory:
             rows, summary = directory.read_trace(), directory.read_summary() if directory.is_finished() else None
             trace, torn = directory.path / TRACE, bool(directory.notes)
-        if (damage := _damage(rows, summary, torn)) is not None:
-            raise RunError(f"{trace} {damage}: the run can't be driven again by its times")
+        if (found := damage(rows, summary, torn)) is not None:
+            raise RunError(f"{trace} {found}: the run can't be driven again by its times")
         return cls(rows, summary)
 
     def end_of_job(self, worker: int, job: int, now_s: float) -> float:
@@ -99,7 +99,7 @@ class RecordedTimes:
             )
 
 
-def _damage(rows: Sequence[TraceRow], summary: Summary | None, torn: bool) -> str | None:
+def damage(rows: Sequence[TraceRow], summary: Summary | None, torn: bool) -> str | None:
     """What is wrong with a recorded trace; a killed run's may end anywhere, also within a line."""
     if summary is not None:
         said = summary.used + summary.discarded + summary.lost

@@ -12,9 +12,9 @@ from asgd.bench.claims.effort import Effort
 from asgd.bench.claims.outcome import Measured, Outcome, Row, judge
 from asgd.bench.claims.profiles import pace
 from asgd.bench.claims.statistics import mean
-from asgd.bench.optimal import minibatch_time, optimal_time
 from asgd.report.plots import HeatMap
 from asgd.sim.problems import tridiagonal
+from asgd.sim.rates import minibatch_time, optimal_time
 from asgd.sim.study import run_study, study_config, tuned, until_below
 from asgd.sim.tune import octaves
 

@@ -14,11 +14,11 @@ from asgd.bench.claims.effort import Effort
 from asgd.bench.claims.outcome import Measured, Outcome, Row, Verdict
 from asgd.bench.claims.profiles import NAMES, pace, speeds_of
 from asgd.bench.claims.statistics import mean
-from asgd.bench.optimal import minibatch_time, optimal_time
 from asgd.config import Config
 from asgd.errors import RunError
 from asgd.report.plots import Line, Plot
 from asgd.sim.problems import tridiagonal
+from asgd.sim.rates import minibatch_time, optimal_time
 from asgd.sim.study import Curve, run_study, study_config, tuned, until_below
 from asgd.sim.tune import octaves
 

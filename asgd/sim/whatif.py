@@ -1,0 +1,358 @@
+"""What a recorded run would have been with another method, rule or step size, at the times that its workers took.
+
+Which job arrives when is then another story than the record's, so the record's times become those of a model: worker
+i's k-th job takes what its k-th job took there, from when the worker was free for it to its end at the server: the
+ways, computing, waiting, and the server's own time included. So the server is taken to work as much per job as it did.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from asgd.config import Config, load_config, to_toml
+from asgd.errors import ConfigError, RunError
+from asgd.run.build import validate
+from asgd.run.formats import MetricsRow
+from asgd.run.records import RunDirectory, claim
+from asgd.run.result import Run
+from asgd.run.signals import StopRequests
+from asgd.sim.advising import refuse_unknown
+from asgd.sim.tune import flattened
+from asgd.sim.tuning import Goal
+from asgd.sim.worker_times import Span, lengths, read_spans, with_last
+
+MAY_CHANGE = ("method", "optimizer", "schedule", "budget", "evaluation", "checkpoints", "records", "seed")
+_TIED_TO_TIMES = ("method.local_steps",)  # what a job computes, and so its time, depends on it
+_ROUNDING_S = 1e-9
+
+
+class WorkerTimes:
+    """When jobs are done, by the record of each worker: an `EndOfJob`.
+
+    A worker's jobs take what they took in the record, in order; when those are used up they come again from the first
+    one. A job that begins when it began in the record also ends when it ended there, to the last bit: so the
+    same method takes the same course. For cancelled jobs, and those in hand at the end, see `lengths` and `with_last`.
+
+    Arguments: spans: the jobs of each worker by number; num_workers: those of 0 to num_workers - 1 are needed.
+    Attributes: used: jobs begun so far by each worker.
+    Errors: ConfigError when a worker has none.
+
+    Example:
+        >>> times = WorkerTimes({0: [Span(0.0, 1.0), Span(1.0, 3.0)]}, 1)
+        >>> times.end_of_job(0, 0, 0.0), times.end_of_job(0, 1, 1.5), times.end_of_job(0, 2, 4.0), times.repeats
+        (1.0, 3.5, 5.0, 1)
+    """
+
+    def __init__(self, spans: Mapping[int, Sequence[Span]], num_workers: int) -> None:
+        missing = [worker for worker in range(num_workers) if worker not in spans]
+        if missing:
+            raise ConfigError(
+                f"cluster.num_workers = {num_workers}: the recorded run has no job of worker {missing[0]}; allowed are "
+                f"at most {missing[0]} workers (--set cluster.num_workers={missing[0]})"
+                if missing[0]
+                else "the recorded run has no job of worker 0"
+            )
+        self._spans = {worker: spans[worker] for worker in range(num_workers)}
+        self._lengths = {worker: lengths(of_worker) for worker, of_worker in self._spans.items()}
+        self.used = dict.fromkeys(range(num_workers), 0)
+
+    def end_of_job(self, worker: int, job: int, now_s: float) -> float:
+        """When the worker's next job is done."""
+        place, spans = self.used[worker], self._spans[worker]
+        self.used[worker] += 1
+        if place < len(spans):
+            span = spans[place]
+            if not span.cancelled and abs(span.start_s - now_s) <= _ROUNDING_S:
+                return span.end_s
+        return now_s + self._lengths[worker][place % len(spans)]
+
+    @property
+    def repeats(self) -> int:
+        """How often a worker's times had to begin again, at most."""
+        return max((used - 1) // len(self._spans[worker]) if used else 0 for worker, used in self.used.items())
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the two runs, recorded or simulated.
+
+    Attributes: method, rule, step_size, options: as configured; stopped_because; wall_s; versions, gradients, discarded
+    (cancelled ones too), lost; gradients_per_s (that arrived); mean_delay, max_delay; test_loss, test_accuracy: of the
+    last version; to_level_s: seconds to the level, None if it wasn't reached.
+    """
+
+    method: str
+    rule: str
+    step_size: float
+    options: dict[str, Any]
+    stopped_because: str
+    wall_s: float
+    versions: int
+    gradients: int
+    discarded: int
+    lost: int
+    gradients_per_s: float
+    mean_delay: float
+    max_delay: int
+    test_loss: float | None
+    test_accuracy: float | None
+    to_level_s: float | None
+
+
+class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
+    """What `asgd whatif` says.
+
+    Attributes: run: the recorded one's directory, run_dir: the simulated one's, if it was to be kept; changed: the
+    overrides; metric, level: to which times are compared (None: there is no evaluation to compare); recorded,
+    simulated; repeats: how often workers' recorded times had to begin again; notes: what to know about the times;
+    sentence.
+    """
+
+    run: str
+    run_dir: str | None
+    changed: list[str]
+    metric: str | None
+    level: float | None
+    recorded: Side
+    simulated: Side
+    repeats: int
+    notes: list[str]
+    sentence: str
+
+
+def whatif(
+    run: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    metric: str | None = None,
+    target: float | None = None,
+    run_dir: Path | str | None = None,
+    data_root: Path | str | None = None,
+    overwrite: bool = False,
+    progress: Callable[[float, float], None] = lambda fraction, now_s: None,
+    stops: StopRequests | None = None,
+) -> WhatIf:
+    """Drive another method, rule or step size by a recorded run's times, on its task, and compare both.
+
+    Gradients are computed as the workers would; only the time is virtual. See `WorkerTimes` for it.
+
+    Args:
+        run: a run's directory; it has ended.
+        overrides: "key=value" of what is to be different: of `method` (not its local_steps), `optimizer`, `schedule`,
+            `budget`, `evaluation`, or `seed`, and fewer `cluster.num_workers`.
+        metric: test_accuracy, test_loss, or another that the task reports; by default the first that there is.
+        target: of the metric, to which times are compared; by default the best level that both reached.
+        run_dir: keeps the simulated run here (`overwrite`: in place of one that is there).
+        data_root: where data sets are; see `asgd.train`.
+        progress: takes the used part of the budget (0 to 1) and the virtual time in seconds; stops: requests to stop.
+
+    Errors: ConfigError for a key that may not change, RunError for a run whose times aren't known.
+
+    Example:
+        found = asgd.whatif("runs/first", ["method.name=minibatch", "method.step_size=0.4"])
+        print(found.sentence)
+    """
+    import torch
+
+    from asgd.run.paths import resolve_data_root
+    from asgd.run.roles import prepare
+    from asgd.sim.simulate import simulate_into
+
+    recorded = Run(run, data_root)
+    recorded.summary  # noqa: B018  # an error now when the run hasn't ended, before anything is made
+    config = changed_config(recorded.config, overrides)
+    spans = read_spans(recorded.path)
+    refuse_unknown({worker: lengths(spans.get(worker, [])) for worker in spans}, recorded.path)
+    times = WorkerTimes(with_last(spans, recorded.summary.wall_s), config.cluster.num_workers)
+    if metric is not None and not any(metric in _values(row) for row in recorded.metrics):
+        known = sorted({name for row in recorded.metrics for name in _values(row)})
+        raise ConfigError(f"--metric {metric}: the recorded run has {', '.join(known) or 'no evaluations'}")
+    if target is not None and not isfinite(target):
+        raise ConfigError(f"--target {target}: allowed is a finite number")
+    prepared = prepare(config, resolve_data_root(data_root))
+    torch.set_num_threads(config.cluster.threads_per_worker)
+    with ExitStack() as stack:
+        path = Path(run_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="asgd-whatif-"))) / "run")
+        if path.exists() and path.samefile(recorded.path):
+            raise ConfigError(f"--run-dir {path}: that is the recorded run; allowed is another directory")
+        with claim(path):
+            RunDirectory.create(path, to_toml(config), overwrite).close()
+            try:
+                simulate_into(prepared.config, prepared.task, path, times.end_of_job, progress, stops=stops)
+            except RunError:
+                if not Run(path).is_finished:  # otherwise it has diverged, and that is an answer
+                    raise
+        simulated = Run(path)
+        return _compared(recorded, simulated, overrides, metric, target, times, spans, run_dir)
+
+
+def changed_config(recorded: Config, overrides: Sequence[str]) -> Config:
+    """The recorded configuration with the overrides; ConfigError for a key on which the recorded times depend.
+
+    Example:
+        >>> changed_config(load_config({"budget": {"versions": 1}}), ["task.batch_size=8"])
+        Traceback (most recent call last):
+        asgd.errors.ConfigError: task.batch_size: the recorded times are of jobs with 64; allowed are keys of method \
+(without local_steps), optimizer, schedule, budget, evaluation, checkpoints, records, seed, and cluster.num_workers
+    """
+    given = {override.partition("=")[0].strip() for override in overrides}
+    method = recorded.method
+    # The options of another method or rule would be refused; those that are given come back below.
+    if "method.name" in given and load_config(recorded, _only("method.name", overrides)).method.name != method.name:
+        method = msgspec.structs.replace(method, options={})
+    if "method.rule" in given and load_config(recorded, _only("method.rule", overrides)).method.rule != method.rule:
+        method = msgspec.structs.replace(method, rule_options={})
+    config = load_config(msgspec.structs.replace(recorded, method=method), overrides)
+    validate(config)
+    before, after = flattened(recorded), flattened(config)
+    allowed = f"{', '.join(MAY_CHANGE).replace('method', 'method (without local_steps)')}, and cluster.num_workers"
+    for key in sorted(before.keys() | after.keys()):
+        free = key.partition(".")[0] in MAY_CHANGE and key not in _TIED_TO_TIMES
+        if not free and key != "cluster.num_workers" and before.get(key) != after.get(key):
+            raise ConfigError(
+                f"{key}: the recorded times are of jobs with {before.get(key)}; allowed are keys of {allowed}"
+            )
+    return config
+
+
+def _only(key: str, overrides: Sequence[str]) -> list[str]:
+    return [override for override in overrides if override.partition("=")[0].strip() == key]
+
+
+def _compared(
+    recorded: Run,
+    simulated: Run,
+    overrides: Sequence[str],
+    metric: str | None,
+    target: float | None,
+    times: WorkerTimes,
+    spans: Mapping[int, Sequence[Span]],
+    run_dir: Path | str | None,
+) -> WhatIf:
+    metric = metric or _metric(recorded.metrics, simulated.metrics)
+    level = target
+    if metric is not None and target is None:
+        level = _common_level(metric, recorded.metrics, simulated.metrics)
+    sides = [_side(one, metric, level) for one in (recorded, simulated)]
+    return WhatIf(
+        run=str(recorded.path),
+        run_dir=None if run_dir is None else str(run_dir),
+        changed=list(overrides),
+        metric=metric,
+        level=level,
+        recorded=sides[0],
+        simulated=sides[1],
+        repeats=times.repeats,
+        notes=_notes(recorded, simulated.config.cluster.num_workers, times, spans),
+        sentence=_sentence(metric, level, *sides),
+    )
+
+
+def _values(row: MetricsRow) -> dict[str, float]:
+    """The metrics of an evaluation that are numbers, by name."""
+    own = {"test_accuracy": row.test_accuracy, "test_loss": row.test_loss, "train_loss": row.train_loss}
+    others = {name: value for name, value in row.results.items() if name not in ("loss", "accuracy")}
+    return {name: value for name, value in (own | others).items() if value is not None and isfinite(value)}
+
+
+def _metric(*of_runs: Sequence[MetricsRow]) -> str | None:
+    """The first metric of which all runs have values."""
+    named = [set().union(*(_values(row) for row in rows)) for rows in of_runs]
+    return next((name for name in ("test_accuracy", "test_loss") if all(name in names for names in named)), None)
+
+
+def _common_level(metric: str, *of_runs: Sequence[MetricsRow]) -> float | None:
+    rises = Goal(metric=metric).metric_rises
+    best = []
+    for rows in of_runs:
+        values = [_values(row)[metric] for row in rows if metric in _values(row)]
+        if not values:
+            return None
+        best.append(max(values) if rises else min(values))
+    return min(best) if rises else max(best)
+
+
+def _side(run: Run, metric: str | None, level: float | None) -> Side:
+    summary, method = run.summary, run.config.method
+    to_level_s = None
+    if metric is not None and level is not None:
+        goal = Goal(metric=metric, target=level)
+        reached = [row.time_s for row in run.metrics if metric in _values(row) and goal.reached(_values(row)[metric])]
+        to_level_s = min(reached, default=None)
+    return Side(
+        method=method.name,
+        rule=method.rule,
+        step_size=method.step_size,
+        options=method.options,
+        stopped_because=summary.stopped_because,
+        wall_s=summary.wall_s,
+        versions=summary.versions,
+        gradients=summary.arrivals,
+        discarded=summary.discarded,
+        lost=summary.lost,
+        gradients_per_s=summary.arrivals / summary.wall_s if summary.wall_s else 0.0,
+        mean_delay=summary.delay.mean_applied,
+        max_delay=summary.delay.max,
+        test_loss=summary.test_loss,
+        test_accuracy=summary.test_accuracy,
+        to_level_s=to_level_s,
+    )
+
+
+def _notes(recorded: Run, num_workers: int, times: WorkerTimes, spans: Mapping[int, Sequence[Span]]) -> list[str]:
+    notes = []
+    if times.repeats:
+        most = max(times.used, key=lambda worker: times.used[worker] / len(spans[worker]))
+        notes.append(
+            f"the simulated run needed more jobs than were recorded: worker {most}'s {len(spans[most])} times began "
+            f"again {times.repeats} times"
+        )
+    summary, cluster = recorded.summary, recorded.config.cluster
+    if summary.lost:
+        notes.append(f"the {summary.lost} lost jobs of the recorded run, and the time until the next, are left out")
+    cancelled = sum(span.cancelled for worker in range(num_workers) for span in spans[worker])
+    if cancelled:
+        notes.append(f"{cancelled} recorded jobs were cancelled: how long they would have taken is guessed")
+    late = sorted(worker for worker in spans if spans[worker][0].start_s > 0.0 and worker < num_workers)
+    if late and recorded.config.method.name != "random_assignment":
+        notes.append(f"workers {', '.join(map(str, late))} joined later; in the simulated run they are there at once")
+    left_out = sorted(worker for worker in spans if worker >= num_workers)
+    if left_out:
+        which = ", ".join(map(str, left_out))
+        notes.append(f"the times of workers {which} are left out (cluster.num_workers = {num_workers})")
+    if cluster.num_workers != num_workers:
+        notes.append(f"with {num_workers} workers instead of {cluster.num_workers}")
+    if not summary.finished:
+        notes.append(f"the recorded run ended before its budget was used up ({summary.stopped_because})")
+    return notes
+
+
+def _sentence(metric: str | None, level: float | None, recorded: Side, simulated: Side) -> str:
+    if metric is None or level is None:
+        return (
+            f"On your cluster, {_gradients(simulated)} would have taken {simulated.wall_s:.4g} s; "
+            f"{_gradients(recorded)} took {recorded.wall_s:.4g} s."
+        )
+    shown = f"{metric} = {level:.4g}"
+    would, was = simulated.to_level_s, recorded.to_level_s
+    if would is not None and was is not None:
+        times = f" ({was / would:.2f} times as fast)" if would > 0.0 and was > 0.0 else ""
+        return f"On your cluster, that would have taken {would:.4g} s to {shown} instead of {was:.4g} s{times}."
+    if would is not None:
+        return (
+            f"On your cluster, that would have taken {would:.4g} s to {shown}, which your run didn't reach in "
+            f"{recorded.wall_s:.4g} s."
+        )
+    ended = f"in its {simulated.wall_s:.4g} s ({simulated.stopped_because})"
+    other = f"your run took {was:.4g} s" if was is not None else "nor did your run"
+    return f"On your cluster, that would not have reached {shown} {ended}; {other}."
+
+
+def _gradients(side: Side) -> str:
+    return f"{side.gradients:,} gradients with {side.method}"

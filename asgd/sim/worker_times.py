@@ -1,0 +1,170 @@
+"""How long each worker's jobs take: out of a run's trace, or a file of numbers."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from asgd.core.state import CANCELLED
+from asgd.core.trace import TraceRow
+from asgd.errors import ConfigError, RunError
+from asgd.run.files import reason_of
+from asgd.run.records import TRACE, RunDirectory
+from asgd.sim.times import damage
+
+MOST_BYTES = 10_000_000
+MOST_SECONDS = 1e9
+
+
+class Span(NamedTuple):
+    """One job of a worker, in seconds of the run: from when the worker was free for it to its end at the server."""
+
+    start_s: float
+    end_s: float
+    cancelled: bool = False
+
+    @property
+    def seconds(self) -> float:
+        return self.end_s - self.start_s
+
+
+def spans_of(rows: Sequence[TraceRow]) -> dict[int, list[Span]]:
+    """The jobs of each worker in their order, lost ones left out.
+
+    A job begins when it was given, or when the worker's job before it ended, if that was later (it lay in the worker's
+    queue until then). Everything until its arrival counts: its way there and back, computing, waiting, and what it
+    waited for at the server. Where an older trace doesn't say when a job was given, it was when its version came to be.
+    A cancelled job ends when it was cancelled. After a lost job the time begins anew at the next.
+
+    Example:
+        >>> common = dict(worker=0, delay=0, concurrency=1, action="apply", steps=1, step_size=0.1, reason=None,
+        ...               loss=None, samples=1, compute_s=0.5, wait_s=0.0)
+        >>> rows = [TraceRow(arrival=i, time_s=0.6 * (i + 1), job=i, read_version=i, version=i, **common)
+        ...         for i in range(2)]
+        >>> [round(span.seconds, 3) for span in spans_of(rows)[0]]
+        [0.6, 0.6]
+    """
+    spans: dict[int, list[Span]] = defaultdict(list)
+    began_s, free_s = {0: 0.0}, defaultdict[int, float](float)
+    for row in rows:
+        if row.steps:
+            began_s[row.version + 1] = row.time_s
+        if row.action != "lost":
+            given_s = began_s.get(row.read_version, 0.0) if row.assigned_s is None else row.assigned_s
+            start_s = min(max(free_s[row.worker], given_s), row.time_s)
+            spans[row.worker].append(Span(start_s, row.time_s, row.reason == CANCELLED))
+        free_s[row.worker] = row.time_s
+    return dict(spans)
+
+
+def with_last(spans: Mapping[int, Sequence[Span]], end_s: float) -> dict[int, list[Span]]:
+    """The jobs of each worker with the one that it had in hand when the run ended: like one that was cancelled then.
+
+    (A worker that had none then was waiting; that it would have begun another is as good a guess.)
+
+    Example:
+        >>> with_last({0: [Span(0.0, 2.0)]}, 3.0)[0][-1]
+        Span(start_s=2.0, end_s=3.0, cancelled=True)
+    """
+    return {
+        worker: [*of_worker, Span(of_worker[-1].end_s, max(end_s, of_worker[-1].end_s), cancelled=True)]
+        for worker, of_worker in spans.items()
+    }
+
+
+def read_spans(path: Path | str) -> dict[int, list[Span]]:
+    """Those of the run in this directory, ended or not; RunError for a trace that isn't a true history."""
+    with RunDirectory.open(path) as directory:
+        rows, summary = directory.read_trace(), directory.read_summary() if directory.is_finished() else None
+        trace, torn = directory.path / TRACE, bool(directory.notes)
+    if (found := damage(rows, summary, torn)) is not None:
+        raise RunError(f"{trace} {found}: how long its jobs took can't be known")
+    return spans_of(rows)
+
+
+def lengths(spans: Sequence[Span]) -> list[float]:
+    """How long a worker's jobs take, or would have taken, in order.
+
+    A job that was cancelled after d seconds would have taken longer: as long as the worker's next job (of those after
+    it, then of those before it) that was finished and took more than d; d and the mean of the finished ones if there is
+    none. Empty if no job was finished: then nothing is known.
+
+    Example:
+        >>> lengths([Span(0.0, 2.0), Span(2.0, 3.0, cancelled=True), Span(3.0, 7.0)])
+        [2.0, 4.0, 4.0]
+    """
+    finished = [span.seconds for span in spans if not span.cancelled]
+    if not finished:
+        return []
+    mean, given, place = sum(finished) / len(finished), [], 0
+    for span in spans:
+        if span.cancelled:
+            later = (s for s in (*finished[place:], *finished[:place]) if s > span.seconds)
+            given.append(next(later, span.seconds + mean))
+        else:
+            given.append(span.seconds)
+            place += 1
+    return given
+
+
+def read_file(path: Path) -> list[float]:
+    """Seconds per gradient of each worker: a JSON list of numbers, or one number per line (empty lines don't count).
+
+    Errors: ConfigError in one sentence that names what is wrong: no number, not above 0, too large, or none at all.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "times.txt"
+        >>> _ = path.write_text("0.1\\n0.4\\n")
+        >>> read_file(path)
+        [0.1, 0.4]
+    """
+    allowed = "a JSON list of seconds per gradient, one for each worker, or one number per line"
+    try:
+        if not path.is_file():
+            raise ConfigError(f"--times {path}: {'it is no file' if path.exists() else 'there is no such file'}")
+        if path.stat().st_size > MOST_BYTES:
+            raise ConfigError(f"--times {path}: it has more than {MOST_BYTES:,} bytes; allowed is {allowed}")
+        text = path.read_text()
+    except OSError as error:
+        raise ConfigError(f"--times {path}: it can't be read: {reason_of(error)}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"--times {path}: it is no text; allowed is {allowed}") from None
+    if text.lstrip()[:1] in ("[", "{", '"'):
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"--times {path}: it is no JSON ({error}); allowed is {allowed}") from None
+        if not isinstance(values, list):
+            raise ConfigError(f"--times {path}: it holds a JSON {type(values).__name__}; allowed is {allowed}")
+        return check_times(values, f"--times {path}", [f"number {i}" for i in range(1, len(values) + 1)])
+    lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    return check_times([_number(line) for _, line in lines], f"--times {path}", [f"line {i}" for i, _ in lines])
+
+
+def check_times(values: Sequence[object], where: str, places: Sequence[str]) -> list[float]:
+    """The values as seconds; ConfigError naming the first that isn't a finite number above 0.
+
+    Example:
+        >>> check_times([0.5, -1], "times", ["number 1", "number 2"])
+        Traceback (most recent call last):
+        asgd.errors.ConfigError: times, number 2: '-1'; allowed are seconds above 0, to 1e+09
+    """
+    if not values:
+        raise ConfigError(f"{where}: there is no number; allowed is at least one worker's seconds per gradient")
+    for value, place in zip(values, places, strict=True):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MOST_SECONDS:
+            raise ConfigError(
+                f"{where}, {place}: {str(value)[:40]!r}; allowed are seconds above 0, to {MOST_SECONDS:g}"
+            )
+    return [float(value) for value in values]  # type: ignore[arg-type]
+
+
+def _number(text: str) -> object:
+    try:
+        return float(text)
+    except ValueError:
+        return text
