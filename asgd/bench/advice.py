@@ -78,17 +78,56 @@ class Case(msgspec.Struct, frozen=True):
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """The content of a result file."""
+    """The content of a result file.
+
+    Attributes: seed: of the first case; factor: see `random_setting`; right: how often the advice was; always: how
+    often one and the same name would have been right, which says how hard the settings are; gains: the measured gain
+    over mini-batch as part of the predicted one: smallest, median and largest.
+    """
 
     seed: int
     eps: float
+    factor: float
     cases: list[Case]
     right_of_first_10: int = 0
     right: int = 0
+    always: dict[str, int] = {}
+    gains: list[float] = []
 
 
-def random_setting(seed: int) -> Setting:
-    """The speeds: spread evenly in the logarithm, or two classes; up to 30 times slower than the fastest.
+def checked(seed: int, factor: float, cases: Sequence[Case]) -> Checked:
+    """The cases with what they come to."""
+    right = [case.is_right for case in cases]
+    always = {
+        name: sum(
+            (seconds := _seconds(case)[name]) is not None and seconds <= WITHIN * _fastest(case) for case in cases
+        )
+        for name in (MINIBATCH, "asynchronous", "asynchronous, constant steps")
+    }
+    parts = sorted(_gain(case) * case.predicted[case.named] for case in cases)
+    gains = [round(part, 3) for part in (parts[0], parts[len(parts) // 2], parts[-1])] if parts else []
+    return Checked(seed, EPS, factor, list(cases), sum(right[:10]), sum(right), always, gains)
+
+
+def _seconds(case: Case) -> dict[str, float | None]:
+    return {one.label: one.seconds for one in case.measured}
+
+
+def _fastest(case: Case) -> float:
+    return min(seconds for seconds in _seconds(case).values() if seconds is not None)
+
+
+def _gain(case: Case) -> float:
+    """Of the named method over mini-batch, measured; both always are."""
+    seconds = _seconds(case)
+    named, minibatch = seconds[case.named], seconds[MINIBATCH]
+    assert named is not None and minibatch is not None
+    return minibatch / named
+
+
+def random_setting(seed: int, most: float = FACTOR) -> Setting:
+    """The speeds: spread evenly in the logarithm, or two classes; the slowest worker is slower than the fastest by a
+    random factor up to `most`.
 
     Example:
         >>> setting = random_setting(3)
@@ -97,7 +136,7 @@ def random_setting(seed: int) -> Setting:
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, 1]))
     n = int(generator.choice(WORKERS))
-    factor = math.exp(generator.uniform(0.0, math.log(FACTOR)))
+    factor = math.exp(generator.uniform(0.0, math.log(most)))
     if generator.uniform() < 0.5:
         seconds_N = np.exp(generator.uniform(0.0, math.log(factor), n))
     else:
@@ -201,9 +240,8 @@ def measure(setting: Setting, label: str, rival: Rival, limit_s: float) -> Measu
     return Measured(label, best.step_size, float(np.minimum(seconds, longest_s).mean()))
 
 
-def check_case(seed: int, setting: Setting | None = None) -> Case:
-    """One setting, by default a random one."""
-    setting = setting or random_setting(seed)
+def check_case(seed: int, setting: Setting) -> Case:
+    """One setting."""
     advice = advice_for(setting, seed)
     rivals = _rivals(advice, len(setting.seconds))
     named = next(one.label for one in advice.methods if one.name == advice.best)
@@ -219,24 +257,25 @@ def check_case(seed: int, setting: Setting | None = None) -> Case:
     return Case(seed, setting, named, predicted, measured, best, seconds[named] / seconds[best])
 
 
-def run(num: int, seed: int, say: Callable[[str], None], out: Path | None = None) -> Checked:
+def run(num: int, seed: int, say: Callable[[str], None], out: Path | None = None, factor: float = FACTOR) -> Checked:
     """`num` random settings from `seed` on.
 
-    Arguments: say: takes a line about each; out: a JSON file that is written after each; what is in it isn't run again.
+    Arguments: say: takes a line about each; out: a JSON file that is written after each; what is in it isn't run again;
+    factor: of speeds, at most, >= 1.
     Errors: ConfigError when the file is something else.
     """
-    checked = Checked(seed, EPS, [])
+    if not 1.0 <= factor < math.inf:
+        raise ConfigError(f"--factor {factor}: allowed is a number of at least 1")
+    result = checked(seed, factor, [])
     if out is not None and out.exists():
-        checked = _stored(out, checked)
-    for place in range(len(checked.cases), num):
-        case = check_case(seed + place)
-        cases = [*checked.cases, case]
-        right = [one.is_right for one in cases]
-        checked = Checked(seed, EPS, cases, sum(right[:10]), sum(right))
+        result = _stored(out, result)
+    for place in range(len(result.cases), num):
+        case = check_case(seed + place, random_setting(seed + place, factor))
+        result = checked(seed, factor, [*result.cases, case])
         say(f"{place + 1} of {num}: {_line(case)}")
         if out is not None:
-            write_atomically(out, encode(checked))
-    return checked
+            write_atomically(out, encode(result))
+    return result
 
 
 def _stored(file: Path, now: Checked) -> Checked:
@@ -245,8 +284,9 @@ def _stored(file: Path, now: Checked) -> Checked:
         before = msgspec.json.decode(file.read_bytes(), type=Checked)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--out {file}: it is no result of asgd bench advice, and is left alone ({error})") from error
-    refuse_another(file, {"seed": before.seed, "eps": before.eps}, {"seed": now.seed, "eps": now.eps})
-    return before
+    old, new = ({"seed": one.seed, "eps": one.eps, "factor": one.factor} for one in (before, now))
+    refuse_another(file, old, new)
+    return checked(now.seed, now.factor, before.cases)
 
 
 def _line(case: Case) -> str:
@@ -255,27 +295,29 @@ def _line(case: Case) -> str:
     )
 
 
-def table(checked: Checked) -> Table:
+def table(result: Checked) -> Table:
     """Every setting, and how often the advice was right."""
-    cases = checked.cases
+    cases = result.cases
+    always = ", ".join(f"{name} in {count}" for name, count in result.always.items())
     shown = Table(
-        title=f"advice is within 10% of the best in {checked.right} of {len(cases)} random settings, in "
-        f"{checked.right_of_first_10} of the first {min(10, len(cases))}",
-        title_justify="left",
-    )
+        title=f"advice is within 10% of the best in {result.right} of {len(cases)} random settings, in "
+        f"{result.right_of_first_10} of the first {min(10, len(cases))}",
+        caption=f"always the same would have been: {always}. The measured gain over mini-batch is "
+        f"{result.gains[0]:.2f} to {result.gains[2]:.2f} of the predicted one, median {result.gains[1]:.2f}",
+        title_justify="left", caption_justify="left",
+    )  # fmt: skip
     for column in ("n", "slowest", "varies", "σ²/ε", "named first", "best", "time over best", "gain over mini-batch"):
         shown.add_column(column, overflow="fold")
     for case in cases:
-        setting, seconds = case.setting, {one.label: one.seconds for one in case.measured}
-        named, minibatch = seconds[case.named], seconds[MINIBATCH]
+        setting = case.setting
         shown.add_row(
             str(len(setting.seconds)), f"{max(setting.seconds):.1f}x", f"{setting.variation:g}", f"{setting.noise:.3g}",
             case.named, case.best, f"{case.ratio:.2f}",
-            f"{minibatch / named:.2f} (predicted {1 / case.predicted[case.named]:.2f})" if named and minibatch else "",
+            f"{_gain(case):.2f} (predicted {1 / case.predicted[case.named]:.2f})",
         )  # fmt: skip
     return shown
 
 
-def encode(checked: Checked) -> bytes:
+def encode(result: Checked) -> bytes:
     """The JSON text of a result file."""
-    return msgspec.json.format(msgspec.json.encode(checked), indent=1) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"

@@ -26,8 +26,11 @@ from asgd.sim.parallel import Failed
 
 
 class DdpRun(msgspec.Struct, frozen=True, kw_only=True, tag="ran"):
-    """What a run gave: its evaluations, updates, gradients and samples (counted as method `minibatch` counts them),
-    and the seconds from the first job to the last update (with a budget in seconds that has run out, that budget).
+    """What a run gave: its evaluations, updates, gradients and samples, and the seconds from the first job to the last
+    update (with a budget in seconds that has run out, that budget).
+
+    They are counted as method `minibatch` counts them, but for a round that the end of a budget in seconds cuts off:
+    here nothing of it counts, there what had arrived of it does.
 
     `train_loss` of an evaluation is the mean over the jobs of rank 0 alone: the others keep theirs.
     """

@@ -18,8 +18,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from asgd.cli.options import AsJson, DataRoot, Debug, Overrides, bench_app
 from asgd.cli.tuning import all_also
-from asgd.errors import ConfigError, Interrupted
+from asgd.errors import ConfigError, Interrupted, RunError
 from asgd.run.display import LINE_EVERY_S, open_console, write_line
+from asgd.run.files import reason_of
 from asgd.run.signals import stopping_by_signals
 
 WIDTH = 118  # of tables in a file or a pipe
@@ -70,8 +71,9 @@ def minibatch_command(
 ) -> None:
     """Asynchronous SGD against mini-batch SGD on real processes: step sizes tuned alike, throughput, time to a target.
 
-    The default contenders are asynchronous:constant, asynchronous:scale and minibatch. Everything in the file can be
-    replaced by --set, [benchmark] too: --set benchmark.lowest=0.01.
+    The default contenders are asynchronous:constant, asynchronous:scale and minibatch. What is in the file can be
+    replaced by --set, [benchmark] too (--set benchmark.lowest=0.01), but for what each contender has of its own: its
+    name, rule and options, and the step size. The measured seeds, and those of tuning, count from `seed` on.
     """
     from asgd.bench.minibatch.figures import figures
     from asgd.bench.minibatch.machine import this_machine
@@ -112,7 +114,10 @@ def minibatch_command(
                 raise Interrupted(f"{error}; what was done is in {folder}, and the same command goes on") from error
     rows = conclude(plan, record)
     store(folder, record)
-    paths = [path for plot in figures(plan, record, rows) for path in draw(plot, folder)]
+    try:
+        paths = [path for plot in figures(plan, record, rows) for path in draw(plot, folder)]
+    except OSError as error:
+        raise RunError(f"the figures can't be written into {folder}: {reason_of(error)}; {RESULTS} is there") from error
     if as_json:
         sys.stdout.write(encode(record).decode())
         return

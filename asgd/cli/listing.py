@@ -105,6 +105,7 @@ def core_command(as_json: AsJson = False, debug: Debug = False) -> None:
 def advice_command(
     num: Annotated[int, typer.Option(help="Random settings of speeds and noise.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="Of the first setting; the others have the next ones.", min=0)] = 0,
+    factor: Annotated[float, typer.Option(help="The slowest worker's time over the fastest's, at most.")] = 30.0,
     out: Annotated[Path | None, typer.Option(help="JSON file of the results; what is there isn't run again.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -113,7 +114,7 @@ def advice_command(
     from asgd.bench import advice
 
     progress = Console(stderr=True)
-    result = advice.run(num, seed, lambda line: progress.print(line, highlight=False), out)
+    result = advice.run(num, seed, lambda line: progress.print(line, highlight=False), out, factor)
     if as_json:
         print(advice.encode(result).decode(), end="")
     else:

@@ -161,7 +161,7 @@ def _show(console: Console, tuning: Tuning) -> None:
     write_line(console, f"score: {tuning.goal}; {seeds}, mean ± standard error")
     write_line(console, "")
     keys = ["step size" if key == STEP_SIZE else key for key in tuning.grid]
-    table = [[*keys, "score", "updates", "discarded", ""]]
+    table = [[*keys, "score", "updates", "discarded or cancelled", ""]]
     for row in tuning.rows:
         values = [_shown(row.values[key]) for key in tuning.grid]
         counts = [f"{row.versions:,.0f}", f"{row.discarded_share:.1%}"] if row.seeds else ["", ""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -36,7 +37,8 @@ class Line:
     numbers; low, high: ends of the intervals of y, if any; style: "measured" (markers joined by a line), "predicted" (a
     dashed line), "points", "bars", "line" (without markers), "dots" (small ones, many), "band" (the area from low to
     high), "filled" and "outline" (a histogram: y between the edges x, one more of them, standing on low if given);
-    colour: index of its colour, by default its place among the plot's lines.
+    colour: index of its colour, by default its place among the plot's lines; hatched: which of the bars are, as bounds
+    that have no interval.
     """
 
     label: str
@@ -46,6 +48,7 @@ class Line:
     high: Sequence[float] | None = None
     style: Literal["measured", "predicted", "points", "bars", "line", "dots", "band", "filled", "outline"] = "measured"
     colour: int | None = None
+    hatched: Sequence[bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -266,7 +269,13 @@ def _draw_line(axes: Any, line: Line, index: int, bars: Sequence[Line]) -> None:
     if line.style == "bars":
         width = 0.8 / len(bars)
         places = [place + (bars.index(line) - (len(bars) - 1) / 2) * width for place in range(len(line.x))]
-        axes.bar(places, line.y, width, yerr=errors, capsize=2, color=colour, label=label)
+        hatched = line.hatched or [False] * len(line.x)
+        if errors is not None:
+            errors = [[math.nan if bound else e for e, bound in zip(s, hatched, strict=True)] for s in errors]
+        drawn = axes.bar(places, line.y, width, yerr=errors, capsize=2, color=colour, label=label)
+        for bar, bound in zip(drawn, hatched, strict=True):
+            if bound:
+                bar.set(hatch="///", facecolor="none", edgecolor=colour)
         axes.set_xticks(range(len(line.x)), [str(name) for name in line.x])
     elif line.style == "predicted":
         axes.plot(line.x, line.y, "--", color=colour, label=label, linewidth=1.3)

@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 
 from asgd.config import Config
 from asgd.core.trace import TraceRow
-from asgd.errors import ConfigError
+from asgd.errors import ConfigError, RunError
 from asgd.run.formats import MetricsRow, Summary
 from asgd.run.misfits import data_warning, optimizer_warning
-from asgd.run.records import JOBS_PER_INCARNATION
+from asgd.run.records import JOBS_PER_INCARNATION, TRACE
 from asgd.run.result import Run
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 _MOST_REASONS = 5
+MAX_WORKER, MAX_COUNT = 2**31 - 1, 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,19 @@ def _labels(places: Sequence[Path]) -> list[str]:
     return [label.encode(errors="replace").decode() for label in labels]
 
 
+def _check_range(run: Run) -> None:
+    """RunError for the first line whose whole numbers can't be what they say; their arrays would have no place."""
+    for row in run.trace:
+        counts = (row.arrival, row.job, row.read_version, row.version, row.delay, row.concurrency, row.samples)
+        if not (0 <= row.worker <= MAX_WORKER and min(counts) >= 0 and max(counts) <= MAX_COUNT):
+            raise RunError(
+                f"Line {row.arrival + 1} of {run.path / TRACE} is damaged: a number is out of its range ({row})."
+            )
+
+
 def _read(run: Run, label: str) -> Record:
     summary = run.summary if run.is_finished else None
+    _check_range(run)
     trace, metrics, config = Trace.of(run.trace), run.metrics, run.config
     del run.trace  # 300,000 rows take 200 MB
     warnings = [*_endings(summary, trace), *_misfits(config)]

@@ -139,7 +139,11 @@ class RunDirectory:
     def open(cls, path: Path | str, mode: Literal["read", "write"] = "read") -> RunDirectory:
         """Open an existing run's directory; "write" takes the lock, to go on with the run."""
         run = cls(Path(path))
-        if not (run.path / CONFIG).is_file():
+        try:
+            is_run = (run.path / CONFIG).is_file()
+        except OSError as error:  # a name that is too long, for instance
+            raise RunError(f"{run.path} cannot be opened: {reason_of(error)}.") from error
+        if not is_run:
             what = f"has no {CONFIG}" if run.path.is_dir() else "does not exist"
             raise RunError(f"{run.path} is not the directory of a run: it {what}.")
         if mode == "write":

@@ -77,6 +77,7 @@ def measure(config: Config, task: Task, goal: Goal) -> Measured:
         discarded=summary.discarded,
         time_s=summary.wall_s,
         final=final,
+        used=summary.used,
     )
 
 

@@ -213,7 +213,7 @@ def refuse_another(file: Path, before: Mapping[str, Any], now: Mapping[str, Any]
         Traceback (most recent call last):
         asgd.errors.ConfigError: --out out.json: it was made with seed = 0, and here it is 1; give another file
     """
-    old, new = _flat(dict(before)), _flat(dict(now))
+    old, new = flattened(dict(before)), flattened(dict(now))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             raise ConfigError(
@@ -222,13 +222,13 @@ def refuse_another(file: Path, before: Mapping[str, Any], now: Mapping[str, Any]
             )
 
 
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
+def flattened(value: Any, key: str = "") -> dict[str, Any]:
     """A nested table as one with dotted keys."""
     if isinstance(value, msgspec.Struct):
         value = msgspec.to_builtins(value)
     if not isinstance(value, dict):
         return {key.removeprefix("config."): value}
-    return {k: v for name, item in value.items() for k, v in _flat(item, f"{key}.{name}" if key else name).items()}
+    return {k: v for name, item in value.items() for k, v in flattened(item, f"{key}.{name}" if key else name).items()}
 
 
 def _store(file: Path, tuning: Tuning) -> None:

@@ -72,6 +72,8 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """One simulation's result; `score` is None for a run that diverged or didn't reach the target; `final` is the mean
     of the metric over the last 10% of the budget, None for a run that didn't get there.
+
+    `gradients` arrived; `discarded` ones did, or were cancelled; `used` is None in files from before it was kept.
     """
 
     score: float | None
@@ -81,6 +83,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     discarded: int
     time_s: float
     final: float | None = None
+    used: int | None = None
 
 
 class Cell(Measured, frozen=True, kw_only=True):
@@ -99,7 +102,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         score: their mean; None if one of them diverged or missed the target (that is the worst score), or none ended.
         standard_error: of the mean; None with fewer than two simulations.
         diverged, missed: simulations that diverged, and those that didn't reach the target.
-        versions: mean number of updates; discarded_share: of the gradients that arrived, 0 to 1.
+        versions: mean number of updates; discarded_share: discarded or cancelled, of all that were
+            that or used, 0 to 1.
         best: whether it is the best of all points whose simulations have all ended; best_step_size: of those that
             differ from it in the step size only.
     """
@@ -222,7 +226,8 @@ def _row(values: Values, cells: Sequence[Cell]) -> Row:
         return Row(values=values, seeds=0)
     scores = [cell.score for cell in cells if cell.score is not None]
     good, diverged = len(scores) == len(cells), sum(cell.diverged for cell in cells)
-    gradients = sum(cell.gradients for cell in cells)
+    discarded = sum(cell.discarded for cell in cells)
+    ended = discarded + sum(map(_used, cells))
     return Row(
         values=values,
         seeds=len(cells),
@@ -231,8 +236,13 @@ def _row(values: Values, cells: Sequence[Cell]) -> Row:
         diverged=diverged,
         missed=len(cells) - len(scores) - diverged,
         versions=statistics.fmean(cell.versions for cell in cells),
-        discarded_share=sum(cell.discarded for cell in cells) / gradients if gradients else 0.0,
+        discarded_share=discarded / ended if ended else 0.0,
     )
+
+
+def _used(cell: Cell) -> int:
+    """How many gradients were used; where that wasn't kept, as if none had been cancelled."""
+    return cell.used if cell.used is not None else max(0, cell.gradients - cell.discarded)
 
 
 def _edges(best: Row, grid: Mapping[str, Sequence[Any]]) -> list[str]:

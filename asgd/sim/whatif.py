@@ -24,11 +24,12 @@ from asgd.run.records import RunDirectory, claim
 from asgd.run.result import Run
 from asgd.run.signals import StopRequests
 from asgd.sim.advising import refuse_unknown
+from asgd.sim.tune import flattened
 from asgd.sim.tuning import Goal
 from asgd.sim.worker_times import Span, lengths, read_spans, with_last
 
 MAY_CHANGE = ("method", "optimizer", "schedule", "budget", "evaluation", "checkpoints", "records", "seed")
-_TIED_TO_TIMES = ("local_steps",)  # of the method: what a job computes, and so its time, depends on it
+_TIED_TO_TIMES = ("method.local_steps",)  # what a job computes, and so its time, depends on it
 _ROUNDING_S = 1e-9
 
 
@@ -209,13 +210,14 @@ def changed_config(recorded: Config, overrides: Sequence[str]) -> Config:
         method = msgspec.structs.replace(method, rule_options={})
     config = load_config(msgspec.structs.replace(recorded, method=method), overrides)
     validate(config)
-    before, after = msgspec.to_builtins(recorded), msgspec.to_builtins(config)
+    before, after = flattened(recorded), flattened(config)
     allowed = f"{', '.join(MAY_CHANGE).replace('method', 'method (without local_steps)')}, and cluster.num_workers"
-    fixed = [(name, key) for name in before if name not in MAY_CHANGE for key in before[name]]
-    for name, key in [*fixed, *(("method", key) for key in _TIED_TO_TIMES)]:
-        was = before[name][key]
-        if was != after[name][key] and (name, key) != ("cluster", "num_workers"):
-            raise ConfigError(f"{name}.{key}: the recorded times are of jobs with {was}; allowed are keys of {allowed}")
+    for key in sorted(before.keys() | after.keys()):
+        free = key.partition(".")[0] in MAY_CHANGE and key not in _TIED_TO_TIMES
+        if not free and key != "cluster.num_workers" and before.get(key) != after.get(key):
+            raise ConfigError(
+                f"{key}: the recorded times are of jobs with {before.get(key)}; allowed are keys of {allowed}"
+            )
     return config
 
 

@@ -264,6 +264,21 @@ def test_one_rank_is_minibatch_with_one_worker(config, tmp_path, overrides):
 
 @pytest.mark.cluster
 @pytest.mark.slow
+@pytest.mark.parametrize("nesterov", [False, True], ids=["momentum", "nesterov"])
+def test_several_ranks_with_momentum_are_minibatch_with_as_many_workers(config, tmp_path, nesterov):
+    overrides = ["optimizer.momentum=0.9", f"optimizer.nesterov={str(nesterov).lower()}", "method.step_size=0.05"]
+    model = tmp_path / "ddp.safetensors"
+    run_ddp(load_config(config, overrides), tmp_path, stops=StopRequests(), model=model)
+    expected = simulate(config, overrides, run_dir=tmp_path / "run").model().state_dict()
+    plain = simulate(config, overrides[2:], run_dir=tmp_path / "plain").model().state_dict()
+    # Rounding as without momentum, each error carried on for up to 10 steps more.
+    for name, tensor in load_file(model).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0.0, atol=5e-6)
+        assert not torch.allclose(tensor, plain[name], rtol=0.0, atol=1e-3)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
 def test_the_statistics_of_batch_norm_are_those_of_rank_0(config, tmp_path):
     overrides, model = ["task.options.norm=true", "budget.versions=1"], tmp_path / "ddp.safetensors"
     run_ddp(load_config(config, overrides), tmp_path, stops=StopRequests(), model=model)

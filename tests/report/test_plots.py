@@ -63,6 +63,19 @@ def test_bars_stand_at_named_places(tmp_path):
     assert {"equal", "linear", "measured", "predicted"} <= comments
 
 
+def test_a_bar_that_is_a_bound_is_hatched_and_has_no_interval(tmp_path):
+    def svg(hatched):
+        bars = Line("b", ["x", "z"], [1.0, 2.0], [0.9, 2.0], [1.1, 2.0], style="bars", hatched=hatched)
+        return draw(Plot("p", "t", "", "y", [bars]), tmp_path)[1].read_text()
+
+    plain_svg, one = svg(None), svg([False, True])
+    assert (
+        "<pattern" not in plain_svg
+        and one.count("<pattern") == 1
+        and len(one.split("<use")) < len(plain_svg.split("<use"))
+    )
+
+
 def test_colours_and_markers_tell_series_apart():
     assert len(set(COLOURS)) == len(COLOURS) == len(set(MARKERS)) == len(MARKERS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -39,6 +40,21 @@ def test_a_damaged_summary_is_an_error_and_a_missing_one_a_warning(tmp_path):
     (path / "summary.json").write_text("{")
     with pytest.raises(RunError, match="is damaged"):
         read_records([path])
+
+
+@pytest.mark.parametrize("wrong", [{"delay": 10**23}, {"delay": -5}, {"worker": -5}, {"job": -1}])
+def test_a_number_out_of_its_range_is_damage_with_its_line(tmp_path, wrong):
+    path = make_run(tmp_path / "run", [trace_row(0), trace_row(1)])
+    lines = (path / "trace.jsonl").read_text().splitlines()
+    lines[1] = json.dumps(json.loads(lines[1]) | wrong)
+    (path / "trace.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(RunError, match=r"Line 2 of .*trace.jsonl is damaged"):
+        read_records([path])
+
+
+def test_a_name_that_is_too_long_is_one_sentence():
+    with pytest.raises(RunError, match="cannot be opened"):
+        read_records(["x" * 5000])
 
 
 def test_a_torn_last_line_is_told(tmp_path):

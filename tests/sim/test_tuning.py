@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from asgd.errors import ConfigError
 from asgd.sim.tune import octaves
@@ -54,6 +55,12 @@ def test_means_errors_and_the_best_by_hand():
     worst = tuning.rows[2]
     assert (worst.score, worst.diverged, worst.best) == (None, 1, False), "one run that diverges makes it the worst"
     assert put_together(reversed(cells)) == tuning, "the order in which simulations end doesn't matter"
+
+
+def test_cancelled_jobs_are_part_of_all_that_ended():
+    cells = [replace(cell(0.2, seed, 1.0, gradients=30, discarded=90), used=30) for seed in (0, 1)]
+    (row,) = put_together(cells, step_sizes=[0.2]).rows
+    assert row.discarded_share == 0.75
 
 
 def test_the_best_step_size_for_each_value_of_another_key():

@@ -13,7 +13,7 @@ from asgd.bench.minibatch.plan import BASELINE, Contender, Plan
 from asgd.bench.minibatch.predicting import predict
 from asgd.bench.minibatch.results import RealRun, Record
 from asgd.bench.minibatch.study import final_values
-from asgd.bench.minibatch.tuning import choose
+from asgd.bench.minibatch.tuning import choose, other_edges
 from asgd.sim.tuning import STEP_SIZE, Goal, Values
 
 
@@ -30,18 +30,22 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         values: the point it was measured with; grid: the step sizes that were tried, the same for all contenders;
-        at_edge: its step size is the "smallest" or "largest" of them;
+        at_edge: its step size is the "smallest" or "largest" of them; edges: with other values of what is tuned along,
+            the best points whose step size is;
         tuned_by: "time" to the target, or "final" (the metric's last values), for want of a target or of a point of
             the grid that reaches it with every tuning seed.
-        gradients_per_s, samples_per_s: that arrived, used or not; predicted_gradients_per_s: from the speeds alone.
+        gradients_per_s, samples_per_s: that arrived, used or not; predicted_gradients_per_s: from the speeds alone;
+            prediction_share: measured / predicted gradients per second.
         reached: how many of the runs reached the target; time_s, samples: to it, None unless all did.
         resolution_s: the mean time between two evaluations, by which `time_s` may be too long.
+        discarded_share: of what was used, discarded or cancelled.
         final: the metric of the model at the end of the equal seconds; at_equal_gradients: at the last evaluation
             before the samples that the slowest contender got through.
         throughput_ratio, time_ratio: to mini-batch SGD, paired by seed; `time_ratio` says how many times sooner at the
             target, a lower bound if `time_ratio_is_bound`: mini-batch SGD missed it with some seed, and counts there
             as if it had reached it at the end of its budget.
-        predicted_ratio: of the throughputs, from the speeds; agreement: measured / predicted throughput ratio.
+        predicted_ratio: of the throughputs, from the speeds; agreement: measured / predicted throughput ratio, above 1
+            where mini-batch SGD was held up more than the contender.
     """
 
     setting: str
@@ -50,12 +54,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     values: Values
     grid: list[float]
     at_edge: str | None
+    edges: list[Values]
     tuned_by: str
     seeds: int
     diverged: int
     gradients_per_s: Interval | None
     samples_per_s: Interval | None
     predicted_gradients_per_s: float | None
+    prediction_share: Interval | None
     reached: int
     time_s: Interval | None
     samples: Interval | None
@@ -128,6 +134,7 @@ def _row(
     choice = choose(plan, record, setting, _tuned(plan, contender))
     place = choice.grid.index(values[STEP_SIZE])
     predicted = predict(plan, setting, contender, others)
+    speed = mean([_speed(run) for run in good]) if good else None
     reached = [look for run in runs if (look := run.reached(goal)) is not None]
     all_reached = len(reached) == len(runs) and bool(runs)
     throughput = None
@@ -144,23 +151,25 @@ def _row(
         values=values,
         grid=choice.grid,
         at_edge="smallest" if place == 0 else "largest" if place == len(choice.grid) - 1 else None,
+        edges=other_edges(plan, record, setting, _tuned(plan, contender)),
         tuned_by="time" if goal.score == "time" and choice.rank.kind == 0 else "final",
         seeds=len(runs),
         diverged=len(runs) - len(good),
-        gradients_per_s=mean([_speed(run) for run in good]) if good else None,
-        samples_per_s=mean([run.samples / run.wall_s for run in good]) if good else None,
+        gradients_per_s=speed,
+        samples_per_s=mean([run.samples / run.counted_s for run in good]) if good else None,
         predicted_gradients_per_s=predicted,
+        prediction_share=_over(speed, predicted),
         reached=len(reached),
         time_s=mean([look.time_s for look in reached]) if all_reached else None,
         samples=mean([float(look.samples) for look in reached]) if all_reached else None,
-        resolution_s=fmean(run.wall_s / max(1, len(run.looks) - 1) for run in good) if good else None,
+        resolution_s=fmean(run.counted_s / max(1, len(run.looks) - 1) for run in good) if good else None,
         final=_mean_of_all(finals, len(runs)),
         at_equal_gradients=_mean_of_all(early, len(runs)),
         equal_gradients=equal // plan.config.task.batch_size,
         delay_mean=_mean_or_none([run.delay_mean for run in good]),
         delay_max=max((run.delay_max for run in good if run.delay_max is not None), default=None),
         server_busy=_mean_or_none([run.server_busy for run in good]),
-        discarded_share=sum(run.discarded for run in good) / max(1, sum(run.gradients for run in good)),
+        discarded_share=sum(run.discarded for run in good) / max(1, sum(run.used + run.discarded for run in good)),
         throughput_ratio=throughput,
         predicted_ratio=predicted_ratio,
         agreement=_over(throughput, predicted_ratio),
@@ -180,7 +189,7 @@ def time_ratio(runs: Sequence[RealRun], others: Sequence[RealRun], goal: Goal) -
     if goal.target is None or len(times) < len(runs) or not times:
         return None, False
     until = [
-        run.wall_s or run.budget_s if look is None else look.time_s for run, look in zip(others, theirs, strict=True)
+        run.counted_s or run.budget_s if look is None else look.time_s for run, look in zip(others, theirs, strict=True)
     ]
     found = ratio(until, times)
     is_bound = any(look is None for look in theirs)
@@ -193,7 +202,7 @@ def _tuned(plan: Plan, contender: Contender) -> Contender:
 
 
 def _speed(run: RealRun) -> float:
-    return run.gradients / run.wall_s
+    return run.gradients / run.counted_s
 
 
 def _quotient(a: float | None, b: float | None) -> float | None:
@@ -201,7 +210,7 @@ def _quotient(a: float | None, b: float | None) -> float | None:
 
 
 def _over(interval: Interval | None, by: float | None) -> Interval | None:
-    if interval is None or by is None:
+    if interval is None or not by:
         return None
     ends = (None if end is None else end / by for end in (interval.low, interval.high))
     return Interval(interval.value / by, *ends)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -98,7 +99,9 @@ def _ratios(plan: Plan, rows: Sequence[Row]) -> list[Plot]:
             Line("gradients/s by the speeds", [n for n, _ in predicted], [v for _, v in predicted], style="points"),
         ]
         if len(sooner) == len(own):
-            lines.append(_bars("time to the target (95%)", sooner))
+            bounds = [row.time_ratio_is_bound for row in own]
+            label = "time to the target (95%; hatched: at least)" if any(bounds) else "time to the target (95%)"
+            lines.append(replace(_bars(label, sooner), hatched=bounds))
         name = "speedup_" + contender.key.replace(":", "_")
         title = f"{contender.label} over mini-batch, {workers} workers"
         plots.append(Plot(name, title, "", "how many times faster", lines, from_zero=True))

@@ -26,6 +26,7 @@ def this_machine(command: str) -> Machine:
         system=f"{platform.system()} {platform.release()}",
         started=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         commands=[command],
+        asgd=version("asgd"),
     )
 
 

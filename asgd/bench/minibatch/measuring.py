@@ -15,7 +15,7 @@ from asgd.bench.minibatch.plan import DDP, Contender, Plan
 from asgd.bench.minibatch.results import Look, Purpose, RealRun
 from asgd.config import Config
 from asgd.core.trace import TraceRow
-from asgd.errors import Interrupted, RunError
+from asgd.errors import ConfigError, Interrupted, RunError
 from asgd.run.formats import MetricsRow
 from asgd.run.result import Run
 from asgd.run.signals import StopRequests
@@ -47,7 +47,8 @@ Runner = Callable[[Plan, Job, Path, Path, StopRequests], RealRun]
 def run_job(plan: Plan, job: Job, folder: Path, data_root: Path, stops: StopRequests) -> RealRun:
     """Do a job on real processes; its run stays in `folder`/NAME without checkpoints.
 
-    Errors: Interrupted when asked to stop; RunError when the run fails otherwise than by diverging.
+    Errors: Interrupted when asked to stop; RunError when the run fails otherwise than by diverging; ConfigError when
+    its task doesn't report the benchmark's metric.
     """
     config = plan.run_config(job.setting, job.contender, job.values, job.seed, job.budget_s)
     if job.contender.key == DDP:
@@ -77,6 +78,8 @@ def run_job(plan: Plan, job: Job, folder: Path, data_root: Path, stops: StopRequ
 def row_of(job: Job, run: Run, metric: str) -> RealRun:
     """What is kept of a run that has ended."""
     summary = run.summary
+    if not summary.evaluations_missing:
+        check_reported(metric, run.metrics)
     seconds_N, round_s = speeds(run.trace, run.config.cluster.num_workers)
     return _row(
         job,
@@ -111,6 +114,27 @@ def looks_of(metrics: Sequence[MetricsRow], metric: str) -> list[Look]:
     return [Look(row.time_s, row.samples_seen, value) for row, value in zip(rows, values, strict=True)]
 
 
+def check_reported(metric: str, metrics: Sequence[MetricsRow]) -> None:
+    """Refuse a metric that no evaluation of a run has; ConfigError.
+
+    Tuning in virtual time refuses it before it begins; with real speeds the first run is what says it.
+
+    Example:
+        >>> check_reported("f", [MetricsRow(time_s=1.0, version=2, samples_seen=64, test_loss=1.0, results={"g": 0.5})])
+        Traceback (most recent call last):
+        asgd.errors.ConfigError: benchmark.metric = 'f': this task reports test_loss, train_loss, g
+    """
+    if not metrics:
+        raise ConfigError(f"benchmark.metric = {metric!r}: the task has no test data, so that no run is evaluated")
+    own = [name for name in ("test_loss", "test_accuracy") if any(getattr(row, name) is not None for row in metrics)]
+    other = (
+        name for row in metrics for name in row.results if name not in ("loss", "accuracy")
+    )  # own ones, as "test_"
+    reported = list(dict.fromkeys([*own, "train_loss", *other]))
+    if metric not in reported:
+        raise ConfigError(f"benchmark.metric = {metric!r}: this task reports {', '.join(reported)}")
+
+
 def speeds(trace: Sequence[TraceRow], num_workers: int) -> tuple[list[float] | None, float | None]:
     """Each worker's mean seconds per job, and the mean over versions of the longest job that was given at one.
 
@@ -135,6 +159,7 @@ def _run_ddp(plan: Plan, job: Job, config: Config, data_root: Path, stops: StopR
     done = run_ddp(config, data_root, stops=stops)
     if stops.asked:
         raise Interrupted("interrupted")
+    check_reported(plan.protocol.metric, done.metrics)
     return _row(
         job,
         looks=looks_of(done.metrics, plan.protocol.metric),

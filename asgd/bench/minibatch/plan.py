@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 import asgd
+from asgd.bench.ddp import check as check_ddp
 from asgd.config import Config, load_config, load_with_table
 from asgd.core.methods import METHODS
 from asgd.core.step_rules import RULES
@@ -272,7 +273,11 @@ def _check(plan: Plan) -> None:
     also = {key: values[0] for key, values in protocol.also.items()}
     for setting in plan.settings:
         for contender in plan.contenders:
-            validate(plan.run_config(setting, contender, {**also, STEP_SIZE: protocol.step_sizes[0]}, config.seed))
+            checked = check_ddp if contender.key == DDP else validate
+            others = [{key: value} for key, values in protocol.also.items() for value in values[1:]]
+            for other in [{}, *others]:
+                point = {**also, **other, STEP_SIZE: protocol.step_sizes[0]}
+                checked(plan.run_config(setting, contender, point, config.seed))
 
 
 def _check_budget(config: Config) -> None:

@@ -8,6 +8,7 @@ from statistics import fmean
 from asgd.bench.minibatch.plan import Contender, Plan
 from asgd.bench.minibatch.results import RealRun
 from asgd.config import Config
+from asgd.run.speeds import job_seconds
 from asgd.sim.tuning import STEP_SIZE
 
 
@@ -16,9 +17,10 @@ def predict(plan: Plan, setting: str, contender: Contender, baseline: Sequence[R
 
     Formula: with h_i the mean seconds per job of worker i: sum_i 1/h_i for asynchronous SGD; n / (the mean of the
     longest job of a round) for mini-batch SGD, which is n / max_i h_i where speeds don't change. Emulated speeds give
-    the means over the measured seeds and a run's length. Any other method: its own decisions in virtual time, driven by
-    these speeds. Real speeds: the means are those that the workers of the mini-batch runs measured, and other methods
-    have no prediction.
+    the means over the measured seeds and a run's length. Any other method, and all where each job's time is drawn: its
+    own decisions in virtual time, driven by these speeds, whose draws are those of the measured runs as they go by
+    seed, worker and job. Real speeds: the means are those that the workers of the mini-batch runs measured, and other
+    methods have no prediction.
 
     Arguments: baseline: the measured mini-batch runs of the setting.
     """
@@ -26,7 +28,7 @@ def predict(plan: Plan, setting: str, contender: Contender, baseline: Sequence[R
         return _by_measured(contender, [run for run in baseline if not run.diverged])
     values = {STEP_SIZE: 1.0}
     configs = [plan.run_config(setting, contender, values, seed) for seed in plan.fresh_seeds]
-    if contender.method in ("asynchronous", "minibatch"):
+    if contender.method in ("asynchronous", "minibatch") and not _draws(configs[0]):
         from asgd.bench.claims.profiles import pace
 
         speeds = pace(configs, plan.config.budget.time_s)
@@ -42,6 +44,15 @@ def _by_measured(contender: Contender, baseline: Sequence[RealRun]) -> float | N
         speeds = [sum(1.0 / seconds for seconds in run.seconds_N) for run in baseline if run.seconds_N]
         return fmean(speeds) if speeds else None
     return None
+
+
+def _draws(config: Config) -> bool:
+    """Whether the profile draws the time of each job: then a worker's first two take different times."""
+    speeds, num_workers = config.cluster.speeds, config.cluster.num_workers
+    first, second = (
+        job_seconds(speeds, worker=0, num_workers=num_workers, job=job, seed=config.seed, now_s=0.0) for job in (0, 1)
+    )
+    return first != second
 
 
 def _in_virtual_time(config: Config) -> float:

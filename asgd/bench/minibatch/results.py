@@ -52,10 +52,12 @@ class RealRun(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         looks: its evaluations, in order; gradients, samples: that arrived, used or not; used: applied or accumulated.
-        wall_s: seconds of training; delay_mean, delay_max, server_busy: None where there is no server.
+        wall_s: seconds of training, with the message that ended it; delay_mean, delay_max, server_busy: None where
+            there is no server.
         seconds_N: each worker's mean seconds per job; round_s: the mean of the longest of the jobs that were given at
             one version, as mini-batch SGD waits for it; both from what the workers measured, None without them.
         lost, restarts, evaluations_missing: what should be 0.
+        load_before, load_after: the machine's load average over a minute when it began and ended; None if unknown.
     """
 
     setting: str
@@ -80,12 +82,23 @@ class RealRun(msgspec.Struct, frozen=True, kw_only=True):
     lost: int = 0
     restarts: int = 0
     evaluations_missing: int = 0
+    load_before: float | None = None
+    load_after: float | None = None
+
+    @property
+    def counted_s(self) -> float:
+        """The seconds in which what arrived counted: what came after the budget was too late, however long it took."""
+        return min(self.wall_s, self.budget_s)
 
     def reached(self, goal: Goal) -> Look | None:
-        """The first evaluation at the target or better; None if there is none."""
+        """The first evaluation at the target or better; None if there is none.
+
+        Nothing counts after the budget, so a version that was kept a moment later had come to be by its end.
+        """
         if goal.target is None:
             return None
-        return next((look for look in self.looks if look.value is not None and goal.reached(look.value)), None)
+        look = next((look for look in self.looks if look.value is not None and goal.reached(look.value)), None)
+        return look and look._replace(time_s=min(look.time_s, self.budget_s))
 
     @property
     def final(self) -> float | None:
@@ -126,7 +139,7 @@ class RealRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """What the benchmark ran on, when, and by which command."""
+    """What the benchmark ran on, when, and by which command; `asgd` is the version that began it ("" if unknown)."""
 
     cores: int
     processor: str
@@ -135,6 +148,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     system: str
     started: str
     commands: list[str]
+    asgd: str = ""
 
 
 class Record(msgspec.Struct, kw_only=True, dict=True):
@@ -195,7 +209,9 @@ def open_record(folder: Path, plan: Plan, machine: Machine) -> Record:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"--out {folder}: the folder can't be made: {reason_of(error)}") from error
-        return Record(plan=now, machine=machine)
+        record = Record(plan=now, machine=machine)
+        store(folder, record)  # a folder that can't be written is found out now, and not after hours
+        return record
     refuse_no_file(file)
     try:
         record = msgspec.json.decode(file.read_bytes(), type=Record)
@@ -203,6 +219,8 @@ def open_record(folder: Path, plan: Plan, machine: Machine) -> Record:
         raise ConfigError(
             f"--out {file}: it is no result of asgd bench minibatch, and is left alone ({error})"
         ) from error
+    if not record.cells and not record.runs:  # nothing is lost
+        return Record(plan=now, machine=machine)
     refuse_another(file, _defaults_filled_in(record.plan), {key: now[key] for key in ("config", "benchmark")})
     record.machine = msgspec.structs.replace(
         record.machine, commands=list(dict.fromkeys([*record.machine.commands, *machine.commands]))

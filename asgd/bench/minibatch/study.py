@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from asgd.bench.minibatch.measuring import Job, Runner, run_job
 from asgd.bench.minibatch.plan import BASELINE, DDP, Contender, Plan
@@ -110,8 +113,9 @@ class Study:
         if self._stops.asked:
             raise Interrupted(self._stops.take() or "interrupted")
         self._tell(_doing(self.plan, job))
-        began_s = time.monotonic()
+        began_s, load_before = time.monotonic(), os.getloadavg()[0]
         found = self._runner(self.plan, job, self._folder / "runs", self._data_root, self._stops)
+        found = msgspec.structs.replace(found, load_before=load_before, load_after=os.getloadavg()[0])
         self._beside_s.append(time.monotonic() - began_s - job.budget_s)
         if job.purpose == "tune":
             self.record.cells.append(found.cell(self.plan.protocol.goal))
@@ -171,7 +175,8 @@ def next_job(plan: Plan, record: Record, setting: str) -> Job | None:
 
 
 def rotated(contenders: list[Contender], places: int) -> list[Contender]:
-    """The contenders in another order for each seed, so that none always comes first or after the same one.
+    """The contenders in the order of a seed: each seed begins with another one, so that none always comes first. Who
+    comes after whom stays the same otherwise.
 
     Example:
         >>> rotated(["a", "b", "c"], 1)
@@ -267,7 +272,7 @@ def _line(plan: Plan, job: Job, run: RealRun) -> str:
     if run.diverged:
         return f"{text}diverged"
     reached = run.reached(plan.protocol.goal)
-    text += f"{run.gradients / run.wall_s:.4g} gradients/s"
+    text += f"{run.gradients / run.counted_s:.4g} gradients/s"
     if plan.protocol.target is not None:
         at = f"after {reached.time_s:.4g} s" if reached else "not reached"
         text += f", {plan.protocol.metric} {plan.protocol.target:g} {at}"

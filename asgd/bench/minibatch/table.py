@@ -35,6 +35,7 @@ def _throughput(plan: Plan, found: Sequence[Row]) -> Table:
         "Throughput",
         "gradients/s",
         "by the speeds",
+        "share of that",
         "samples/s",
         "over mini-batch",
         "by the speeds",
@@ -47,6 +48,7 @@ def _throughput(plan: Plan, found: Sequence[Row]) -> Table:
             row,
             shown(row.gradients_per_s),
             number(row.predicted_gradients_per_s),
+            "" if row.prediction_share is None else f"{row.prediction_share.value:.1%}",
             number(row.samples_per_s.value if row.samples_per_s else None),
             shown(row.throughput_ratio),
             number(row.predicted_ratio),
@@ -91,7 +93,7 @@ def _rest(plan: Plan, found: Sequence[Row]) -> Table:
         f"after {count} gradients",
         "delay: mean, max",
         "server busy",
-        "discarded",
+        "discarded or cancelled",
     ]
     if plan.protocol.target is None:
         columns.insert(0, "step size")

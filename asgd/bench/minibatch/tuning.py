@@ -89,15 +89,41 @@ def missing(plan: Plan, record: Record, setting: str) -> list[Wanted]:
 def choose(plan: Plan, record: Record, setting: str, contender: Contender) -> Choice:
     """A contender's best point of a setting that is tuned."""
     step_sizes = _widened(plan, record, setting)
-    best, best_rank = _best(plan, record, setting, contender, step_sizes)
+    best, best_rank = _best(plan, record, setting, contender, grid_points(plan, step_sizes))
     place = step_sizes.index(best[STEP_SIZE])
-    edge = "smallest" if place == 0 else "largest" if place == len(step_sizes) - 1 else None
+    edge = edge_of(step_sizes, best)
     near = [step_sizes[i] for i in (place, place - 1, place + 1) if 0 <= i < len(step_sizes)]
     needed_s = best_rank.badness if best_rank.kind == 0 and plan.protocol.target is not None else math.inf
     candidates = [{**best, STEP_SIZE: step_size} for step_size in near]
     return Choice(
         best, best_rank, edge, step_sizes, candidates, min(plan.config.budget.time_s, round(ROOM * needed_s, 3))
     )
+
+
+def edge_of(step_sizes: Sequence[float], values: Values) -> str | None:
+    """Whether a point's step size is the "smallest" or "largest" of the grid.
+
+    Example:
+        >>> edge_of([0.5, 1.0, 2.0], {STEP_SIZE: 2.0}), edge_of([0.5, 1.0, 2.0], {STEP_SIZE: 1.0})
+        ('largest', None)
+    """
+    ends = {step_sizes[0]: "smallest", step_sizes[-1]: "largest"}
+    return ends.get(values[STEP_SIZE])
+
+
+def other_edges(plan: Plan, record: Record, setting: str, contender: Contender) -> list[Values]:
+    """Of each combination of what is tuned along but the best one's: the best point, if it is at an edge of the grid.
+
+    The grid isn't widened for these, so that such a combination may be better than it looks.
+    """
+    step_sizes = _widened(plan, record, setting)
+    chosen, _ = _best(plan, record, setting, contender, grid_points(plan, step_sizes))
+    found = []
+    for also in points(plan.protocol.also):
+        if also != {key: chosen[key] for key in also}:
+            wanted = [{**also, STEP_SIZE: step_size} for step_size in step_sizes]
+            found.append(_best(plan, record, setting, contender, wanted)[0])
+    return [values for values in found if edge_of(step_sizes, values)]
 
 
 def confirmed(choice: Choice, runs: Sequence[RealRun], goal: Goal) -> Values:
@@ -115,7 +141,8 @@ def _widened(plan: Plan, record: Record, setting: str) -> list[float]:
     for _ in range(plan.protocol.widen):
         if _missing(plan, record, setting, step_sizes):
             break
-        best = [_best(plan, record, setting, contender, step_sizes)[0][STEP_SIZE] for contender in plan.tuned]
+        wanted = grid_points(plan, step_sizes)
+        best = [_best(plan, record, setting, contender, wanted)[0][STEP_SIZE] for contender in plan.tuned]
         below, above = step_sizes[0] in best, step_sizes[-1] in best
         if not below and not above:
             break
@@ -146,10 +173,11 @@ def _missing(plan: Plan, record: Record, setting: str, step_sizes: Sequence[floa
 
 
 def _best(
-    plan: Plan, record: Record, setting: str, contender: Contender, step_sizes: Sequence[float]
+    plan: Plan, record: Record, setting: str, contender: Contender, wanted: Iterable[Values]
 ) -> tuple[Values, Rank]:
+    """The best of these points, all of whose cells are there."""
     ranked = []
-    for values in grid_points(plan, step_sizes):
+    for values in wanted:
         cells = [record.cell(setting, contender.key, values, seed) for seed in plan.tuning_seeds]
         ranked.append((rank([cell for cell in cells if cell is not None], plan.protocol.goal), values))
     best_rank, best = min(ranked, key=lambda pair: pair[0])

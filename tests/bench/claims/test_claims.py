@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from asgd.bench.claims import CLAIMS, Effort, chosen, queueing, stability
 from asgd.bench.claims.outcome import Measured, Outcome, Row, judge
 from asgd.bench.claims.statistics import exponent, exponents, mean
-from asgd.bench.optimal import minibatch_time, optimal_time
 from asgd.cli import app
 from asgd.errors import ConfigError
+from asgd.sim.rates import minibatch_time, optimal_time
 
 
 def test_a_claim_holds_if_each_of_its_predictions_does():

@@ -74,6 +74,21 @@ def test_wrong_usage_is_one_sentence(monkeypatch, capsys, config, arguments, sen
 
 @pytest.mark.slow
 @pytest.mark.cluster
+def test_a_metric_that_the_task_does_not_report_ends_it_with_the_first_real_run(monkeypatch, capsys, config, tmp_path):
+    real = ["--set", "cluster.speeds.profile=real", "--set", "benchmark.metric=suboptimallity", "--out", "out"]
+    status, out, err = run(monkeypatch, capsys, config, *real, "--json")
+    assert (
+        status == 2
+        and out == ""
+        and err.splitlines()[-1].endswith(
+            "benchmark.metric = 'suboptimallity': this task reports test_loss, train_loss, suboptimality"
+        )
+    )
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.timeout(300)
 def test_interrupted_and_gone_on_with_to_the_end(config, tmp_path):
     command = [sys.executable, "-m", "asgd", "bench", "minibatch", config, "--out", "out", "--jobs", "2"]

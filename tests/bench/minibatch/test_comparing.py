@@ -11,12 +11,17 @@ from rich.console import Console
 
 from asgd.bench.minibatch import comparing
 from asgd.bench.minibatch.figures import figures
+from asgd.bench.minibatch.predicting import predict
 from asgd.bench.minibatch.results import Look, RealRun
 from asgd.bench.minibatch.study import Study
 from asgd.bench.minibatch.table import conclude, tables
+from asgd.bench.minibatch.words import protocol_lines
 from asgd.report.plots import draw
+from asgd.run.build import make_state
 from asgd.run.signals import StopRequests
+from asgd.sim.simulate import emulated
 from asgd.sim.tuning import STEP_SIZE, Goal
+from asgd.sim.virtual import VirtualCluster
 
 GOAL = Goal(metric="test_accuracy", score="time", target=0.5)
 
@@ -39,6 +44,13 @@ def test_a_look_that_is_not_finite_reaches_nothing():
     assert run_of((0.0, 0, 0.1), (9.5, 10, None)).last_part is None
     assert run_of((0.0, 0, 0.1), (9.0, 10, 0.3), (9.5, 10, 0.5)).last_part == pytest.approx(0.4)
     assert run_of((0.0, 0, 0.1), (5.0, 10, 0.3)).last_part == 0.3  # its model stayed as it was
+
+
+def test_nothing_counts_after_the_budget():
+    run = run_of((0.0, 0, 0.1), (10.3, 10, 0.6))
+    assert run.reached(GOAL) == Look(10.0, 10, 0.6)  # that version came to be in time
+    assert run.counted_s == 10.0 and slowed(run, wall_s=10.4).counted_s == 10.0
+    assert slowed(run, wall_s=9.0).counted_s == 9.0
 
 
 def test_ratios_are_paired_and_the_inverse_ratio_has_the_inverse_interval():
@@ -94,6 +106,46 @@ def test_the_rows_of_a_benchmark(tmp_path):
     assert len(others) == 1 and others[0].startswith("ringmaster, scale: 40% of the gradients per second")
 
 
+def test_rates_are_over_the_seconds_that_count(tmp_path):
+    plan, record = whole(tmp_path)
+    record.runs = [slowed(run, wall_s=2 * run.wall_s) for run in record.runs]  # the last message came that late
+    asynchronous, _ = conclude(plan, record)
+    assert asynchronous.gradients_per_s.value == pytest.approx(25.0) and asynchronous.samples_per_s.value == 50.0
+
+
+def test_cancelled_gradients_count_as_discarded_of_all_that_ended(tmp_path):
+    plan, record = whole(tmp_path)
+    record.runs = [slowed(run, gradients=10, used=10, discarded=30) for run in record.runs]
+    rows = conclude(plan, record)
+    assert [row.discarded_share for row in rows] == [0.75, 0.75] and "75.0%" in printed(plan, rows)
+
+
+def test_a_slow_baseline_is_warned_of_and_each_share_is_told(tmp_path):
+    plan, record = whole(tmp_path)
+    parts = {"minibatch": 0.9, "asynchronous:scale": 0.95}
+    record.runs = [slowed(run, gradients=run.gradients * parts[run.contender]) for run in record.runs]
+    asynchronous, minibatch = rows = conclude(plan, record)
+    assert asynchronous.prediction_share.value == pytest.approx(0.95)
+    assert minibatch.prediction_share.value == pytest.approx(0.9)
+    assert "95.0%" in printed(plan, rows) and "90.0%" in printed(plan, rows)
+    assert [warning for warning in record.warnings if "held up more" in warning] == [
+        "asynchronous, scale: 1.06 times the ratio to mini-batch that the speeds allow, because mini-batch was held up "
+        "more (90% of its own prediction, here 95%)"
+    ]
+
+
+def test_where_times_are_drawn_the_prediction_has_the_draws_of_the_runs():
+    plan = plan_of("budget.time_s=30.0", profiles=["pareto"], methods=["asynchronous"])
+    for contender in plan.contenders:
+        expected = []
+        for seed in plan.fresh_seeds:
+            config = plan.run_config("pareto", contender, {STEP_SIZE: 1.0}, seed)
+            arrivals = []
+            VirtualCluster(make_state(config), 4, emulated(config), on_row=arrivals.append).run()
+            expected.append(len(arrivals) / 30.0)
+        assert predict(plan, "pareto", contender, []) == pytest.approx(sum(expected) / 3)
+
+
 def test_runs_that_miss_the_target_are_counted(tmp_path):
     missing = [("minibatch", 101), ("asynchronous:scale", 102)]
     plan, record = whole(tmp_path, Runner(missing=missing))
@@ -140,6 +192,25 @@ def test_the_protocol_says_what_was_done(tmp_path):
     text = "\n".join(record.protocol)
     for part in ("4 step sizes 2^(k/1) from 0.25 to 2", "seeds 0 to 1", "fresh seeds 100 to 102", "PyTorch DDP", "8 s"):
         assert part in text
+    assert "a higher test_accuracy is better" in text and "one run each" in text and "asgd " in text
+    assert "load average before the measured runs" in text
+
+
+def test_the_protocol_says_what_is_done_for_real_beside_emulated_speeds(tmp_path):
+    plan, record = whole(tmp_path, profiles=["equal", "half_slower", "real"], lowest=1.0, highest=2.0, metric="f")
+    conclude(plan, record)
+    text = "\n".join(record.protocol)
+    assert "in virtual time (under real: on real processes)" in text and "Confirmed (but under real)" in text
+    assert "a lower f is better" in text
+    assert "0.5 to 2 under equal, half_slower, real" in text  # whose grids grew alike
+
+
+def test_looks_apart_in_seconds_favour_nobody(tmp_path):
+    plan, record = whole(tmp_path)
+    conclude(plan, record)
+    assert "is looked at more often" in "".join(record.protocol)
+    plan = plan_of("evaluation.every_samples=0", "evaluation.every_s=1.0")
+    assert "they favour nobody" in "".join(protocol_lines(plan, record, []))
 
 
 @pytest.mark.slow
@@ -154,3 +225,15 @@ def test_figures_are_drawn(tmp_path):
     for plot in plots:
         for path in draw(plot, tmp_path):
             assert path.stat().st_size > 1000
+
+
+def test_a_bound_is_not_drawn_as_a_measurement(tmp_path):
+    plan, record = whole(tmp_path, profiles=["equal", "half_slower"])
+    record.runs = [
+        slowed(run, looks=[Look(0.0, 0, 0.1)]) if (run.setting, run.contender, run.seed) == ("equal", "minibatch", 101)
+        else run for run in record.runs
+    ]  # fmt: skip
+    rows = conclude(plan, record)
+    assert [row.time_ratio_is_bound for row in rows] == [True, False, False, False]
+    bars = figures(plan, record, rows)[-1].lines[-1]
+    assert bars.hatched == [True, False] and "hatched: at least" in bars.label

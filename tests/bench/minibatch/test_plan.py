@@ -60,6 +60,7 @@ def test_all_contenders_run_alike_but_for_what_is_their_own():
         ([], {"also": {"cluster.num_workers": [1, 2]}}, "that say how to train"),
         ([], {"also": {"optimizer.momentum": []}}, "allowed is a list"),
         ([], {"target": float("inf")}, "allowed is a finite number"),
+        (["task.micro_batches=2"], {"ddp": True}, "task.micro_batches = 2: DDP reduces"),
         ([], {"lowest": 3.0}, "--from 3 --to 2"),
     ],
 )

@@ -96,6 +96,22 @@ def test_a_result_of_before_a_key_came_is_gone_on_with(tmp_path):
         open_record(tmp_path, plan_of(confirm=False), MACHINE)
 
 
+def test_each_run_has_the_load_it_was_done_under_and_older_results_are_read_without(tmp_path, monkeypatch):
+    loads = iter(range(1000))
+    monkeypatch.setattr("asgd.bench.minibatch.study.os.getloadavg", lambda: (float(next(loads)), 0.0, 0.0))
+    study_of(plan_of(), tmp_path, Runner(), Simulator()).run()
+    record = open_record(tmp_path, plan_of(), MACHINE)
+    assert [(run.load_before, run.load_after) for run in record.runs[:2]] == [(0.0, 1.0), (2.0, 3.0)]
+    assert record.machine.asgd
+    stored = msgspec.json.decode((tmp_path / RESULTS).read_bytes())
+    del stored["machine"]["asgd"]
+    for run in stored["runs"]:
+        del run["load_before"], run["load_after"]
+    (tmp_path / RESULTS).write_bytes(msgspec.json.encode(stored))
+    record = open_record(tmp_path, plan_of(), MACHINE)
+    assert record.complete and record.machine.asgd == "" and record.runs[0].load_before is None
+
+
 def test_real_speeds_are_tuned_for_real_on_the_whole_grid(tmp_path):
     plan, runner, simulator = plan_of("cluster.speeds.profile=real"), Runner(), Simulator()
     study_of(plan, tmp_path, runner, simulator).run()

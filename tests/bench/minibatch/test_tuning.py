@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from helpers.benchmark import Runner, Simulator, plan_of, record_of
+from msgspec.structs import replace
 
 from asgd.bench.minibatch.results import Cell
 from asgd.bench.minibatch.study import Study
-from asgd.bench.minibatch.tuning import Rank, choose, confirmed, rank
+from asgd.bench.minibatch.tuning import Rank, choose, confirmed, other_edges, rank
 from asgd.run.signals import StopRequests
 from asgd.sim.tuning import STEP_SIZE, Goal
 
@@ -82,6 +83,20 @@ def test_what_is_tuned_along_is_tuned_for_all(tmp_path):
     assert len(simulator.asked) == 2 * 2 * 4 * 2
     choice = choose(plan, record, "half_slower", plan.contenders[1])
     assert {values["optimizer.momentum"] for values in choice.candidates} == {choice.values["optimizer.momentum"]}
+
+
+def test_an_edge_of_another_combination_is_told_and_the_grid_not_widened_for_it(tmp_path):
+    plan = plan_of(also={"optimizer.momentum": [0.0, 0.5]})
+    record, _ = tuned(plan, 0.5, tmp_path)
+    contender = plan.contenders[0]
+    assert other_edges(plan, record, "half_slower", contender) == []
+    for i, known in enumerate(record.cells):  # with momentum, the largest step size is best
+        if known.values["optimizer.momentum"] == 0.5 and known.score is not None:
+            record.cells[i] = replace(known, score=9.0 - known.values[STEP_SIZE])
+    record.__dict__.pop("_cells")
+    edge = {"optimizer.momentum": 0.5, STEP_SIZE: 2.0}
+    assert other_edges(plan, record, "half_slower", contender) == [edge]
+    assert choose(plan, record, "half_slower", contender).grid == [0.25, 0.5, 1.0, 2.0]
 
 
 def test_the_best_of_the_confirming_runs_is_taken(tmp_path):
