@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgd.config import Config, load_config, to_toml
 from asgd.errors import ConfigError, RunError
@@ -15,6 +15,9 @@ from asgd.run.paths import default_run_directory, resolve_data_root
 from asgd.run.records import RunDirectory, claim, discard_unbegun
 from asgd.run.result import Run
 from asgd.run.signals import StopRequests
+
+if TYPE_CHECKING:
+    from asgd.run.replay import Replay
 
 
 def train(
@@ -137,6 +140,34 @@ def simulate(
             say(line)
         simulate_into(prepared.config, prepared.task, path, end_of_job, progress, fed, stops)
     return Run(path, data_root)
+
+
+def replay(
+    run: Path | str,
+    *,
+    until: int | None = None,
+    check: bool = False,
+    data_root: Path | str | None = None,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> Replay:
+    """Compute a run again in this process from its journal and seeds, and compare it with its record to the bit.
+
+    Args:
+        run: its directory; of a real run or a simulated one.
+        until: a version to stop at; the model is then that of this version.
+        check: stop at the first difference.
+        data_root: where data sets are; see `resolve_data_root`.
+        progress: takes the part of the journal that is done, 0 to 1.
+
+    Errors: ConfigError and RunError, one sentence each.
+
+    Example:
+        replayed = asgd.replay("runs/first")
+        print(replayed.is_exact, replayed.differences, replayed.model())
+    """
+    from asgd.run.replay import replay
+
+    return replay(run, until=until, check_only=check, data_root=resolve_data_root(data_root), progress=progress)
 
 
 def _run(

@@ -12,12 +12,24 @@ from typing import NoReturn
 
 import typer
 
-from asgd.cli import claims, listing, roles, runs, training, tuning
+from asgd.cli import claims, listing, replaying, roles, runs, training, tuning
 from asgd.cli.options import INTERRUPTED, app
 from asgd.cli.training import train_and_show
 from asgd.errors import AsgdError
 
-__all__ = ["app", "claims", "exit_with", "listing", "main", "roles", "runs", "train_and_show", "training", "tuning"]
+__all__ = [
+    "app",
+    "claims",
+    "exit_with",
+    "listing",
+    "main",
+    "replaying",
+    "roles",
+    "runs",
+    "train_and_show",
+    "training",
+    "tuning",
+]
 
 
 def main() -> NoReturn:
