@@ -12,7 +12,7 @@ from asgd.run.build import resumed, validate
 from asgd.run.cluster import run_cluster
 from asgd.run.display import Display, make_display
 from asgd.run.paths import default_run_directory, resolve_data_root
-from asgd.run.records import RunDirectory, claim, discard_unbegun
+from asgd.run.records import JOURNAL, RunDirectory, claim, discard_unbegun
 from asgd.run.result import Run
 from asgd.run.signals import StopRequests
 
@@ -68,8 +68,8 @@ def resume(
     display: Display | None = None,
     stops: StopRequests | None = None,
 ) -> Run:
-    """Go on with the run in `run_dir` from its newest good checkpoint, as configured there or by `config`, e.g. with a
-    larger budget.
+    """Go on with the run in `run_dir` where it ended, as configured there or by `config`, e.g. with a larger budget:
+    from its newest good checkpoint, or, with `recovery.mode = "exact"`, with what its journal has beyond it as well.
 
     Errors: ConfigError and RunError, one sentence each, e.g. when there is no checkpoint.
     """
@@ -77,7 +77,8 @@ def resume(
     resolved = resumed_config(path, config, overrides)
     with claim(path):
         with RunDirectory.open(path, mode="write") as directory:
-            if not list((path / "checkpoints").glob("*.safetensors")):
+            from_journal = resolved.recovery.mode == "exact" and (path / JOURNAL).exists()
+            if not from_journal and not list((path / "checkpoints").glob("*.safetensors")):
                 raise RunError(f"{path} has no checkpoint to resume from; start the run anew (--overwrite)")
             directory.write_config(to_toml(resolved))
         return _run(resolved, path, data_root, display, stops, resume=True)
