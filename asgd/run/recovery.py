@@ -184,7 +184,8 @@ def _recompute(
         else:
             evaluations.pass_by(again.state, again.now_s)
         if again.differences:
-            raise RunError(f"the journal's events don't give again what they gave: {again.differences[0].sentence()}")
+            difference = again.differences[0].sentence()
+            raise RunError(f"the journal doesn't give again what it gave: {difference}; {IN_CHECKPOINT_MODE}")
     compute.release()
     recorded = directory.read_trace()
     if len(recorded) < first:

@@ -62,6 +62,15 @@ def test_every_method_in_virtual_time(tmp_path, method):
     assert result.environment == [] and result.notes == []
 
 
+def test_different_data_two_jobs_a_worker_and_local_steps(tmp_path):
+    task = {"function": "shapes", "options": {"num_train": 200, "num_test": 20, "width": 4}, "batch_size": 4}
+    task |= {"partition": "dirichlet", "partition_options": {"alpha": 0.5}}
+    method = {"step_size": 0.05, "jobs_per_worker": 2, "local_steps": 2, "local_step_size": 0.05}
+    run = simulate(CONFIG | {"task": task, "method": method, "budget": {"gradients": 40}}, run_dir=tmp_path / "run")
+    result = replay(run.path, check=True)
+    assert result.recorded_sha256 == result.parameters_sha256 and result.jobs == 40
+
+
 @pytest.mark.parametrize("method", ["asynchronous", "minibatch", "rennala", "ringleader", "dc_asgd", "fedbuff"])
 def test_batch_norm_and_dropout(tmp_path, method):
     (tmp_path / "task.py").write_text(BATCH_NORM)
