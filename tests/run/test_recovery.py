@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from helpers import batch_norm_task
 from helpers.live_server import Crash, LiveServer
 
 from asgd.api import replay
+from asgd.config import load_config, to_toml
 from asgd.core.methods import METHODS
 from asgd.errors import RunError
 from asgd.run.checkpoints import list_checkpoints
@@ -139,6 +142,23 @@ def test_every_method_with_deaths_and_restarts(tmp_path, method, mode):
     assert rows[-1].version > 0
 
 
+@pytest.mark.parametrize("method", ["asynchronous", "rennala", "m_synchronous", "malenia", "ringleader"])
+def test_buffers_that_change_within_a_version(tmp_path, method):
+    """What a job is given depends on more than its version then; the server's own vectors are the measure here."""
+    task = {"function": f"{batch_norm_task.__file__}:task", "batch_size": 8}
+    live = LiveServer(tmp_path / "run", configured(method, task=task), seed=1)
+    for worker in range(3):
+        live.join(worker)
+    live.answers(22)
+    live.save()
+    live.answers(13)
+    before = live.flat.state_S.clone()
+    live.crash()
+    live.start(resume=True)
+    assert torch.equal(live.flat.state_S, before)
+    check_whole(tmp_path / "run", go_on(live), restarts=1)
+
+
 def test_workers_that_do_not_come_back_are_given_up(tmp_path):
     live = LiveServer(tmp_path / "run", configured())
     for worker in range(3):
@@ -190,8 +210,7 @@ def test_damage_in_the_middle_is_an_error_that_says_where_and_what_to_do(tmp_pat
     with pytest.raises(RunError, match=f"the record at byte {offset} doesn't match .*recovery.mode=checkpoint"):
         live.start(resume=True)
     live.close()
-    live.config = type(live.config)(**{**{name: getattr(live.config, name) for name in live.config.__struct_fields__},
-                                       "recovery": type(live.config.recovery)()})  # fmt: skip
+    live.config = load_config(live.config, ["recovery.mode=checkpoint"])
     live.start(resume=True)
     assert any("can't be replayed" in note for note in live.notes)
     go_on(live)
@@ -229,8 +248,6 @@ def test_a_run_that_had_ended_goes_on_with_a_larger_budget(tmp_path):
     live.start(resume=True)
     assert live.server.finish is not None, "the same budget: there is nothing to do"
     assert live.finish().parameters_sha256 == before
-    from asgd.config import load_config, to_toml
-
     live.config = load_config(live.config, ["budget.gradients=120"])
     (path / "config.toml").write_text(to_toml(live.config))
     live.start(resume=True)

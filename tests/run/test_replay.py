@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from helpers import batch_norm_task
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -26,21 +27,6 @@ CONFIG = {
     "checkpoints": {"every_versions": 40},
     "evaluation": {"evaluate": "never"},
 }
-# Batch statistics on top of weights: buffers that change within a version.
-BATCH_NORM = """
-import torch
-from torch import nn
-from asgd.learn.task import Task, TensorData
-
-
-def task():
-    chance = torch.Generator().manual_seed(1)
-    x = torch.randn(64, 5, generator=chance)
-    data = TensorData(x, (x.sum(1) > 0).long())
-    layers = lambda: [nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.2), nn.Linear(6, 2)]
-    return Task(model=lambda: nn.Sequential(*layers()),
-                loss=nn.functional.cross_entropy, train=data)
-"""
 
 
 def for_method(method, **changes):
@@ -73,8 +59,7 @@ def test_different_data_two_jobs_a_worker_and_local_steps(tmp_path):
 
 @pytest.mark.parametrize("method", ["asynchronous", "minibatch", "rennala", "ringleader", "dc_asgd", "fedbuff"])
 def test_batch_norm_and_dropout(tmp_path, method):
-    (tmp_path / "task.py").write_text(BATCH_NORM)
-    task = {"function": f"{tmp_path / 'task.py'}:task", "batch_size": 8, "micro_batches": 2}
+    task = {"function": f"{batch_norm_task.__file__}:task", "batch_size": 8, "micro_batches": 2}
     optimizer = {"name": "adam"} if "adam" in METHODS[method].optimizers else {}
     run = simulate(for_method(method, task=task, optimizer=optimizer), run_dir=tmp_path / "run")
     result = replay(run.path, check=True)
