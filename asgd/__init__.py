@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from asgd.learn.task import Known as Known
     from asgd.learn.task import Task as Task
     from asgd.learn.task import TensorData as TensorData
+    from asgd.report.writing import Report as Report
+    from asgd.report.writing import write_report as write_report
     from asgd.run.replay import Replay as Replay
     from asgd.run.result import Run as Run
     from asgd.sim.tune import tune as tune
@@ -34,6 +36,7 @@ _PUBLIC = {
     "ConfigError": "asgd.errors",
     "Known": "asgd.learn.task",
     "Replay": "asgd.run.replay",
+    "Report": "asgd.report.writing",
     "Run": "asgd.run.result",
     "Task": "asgd.learn.task",
     "TensorData": "asgd.learn.task",
@@ -44,6 +47,7 @@ _PUBLIC = {
     "simulate": "asgd.api",
     "train": "asgd.api",
     "tune": "asgd.sim.tune",
+    "write_report": "asgd.report.writing",
 }
 __all__ = list(_PUBLIC)
 

@@ -118,6 +118,7 @@ TABLES = Optional(
             }
         ),
         "checkpoints": Optional({"every_versions": counts, "every_s": numbers, "keep": positive}),
+        "records": Optional({"report": st.booleans()}),
     }
 )
 

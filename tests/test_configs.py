@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from asgd.bench.minibatch.plan import load_plan
 from asgd.config import load_config
 from asgd.core.methods import METHODS
 from asgd.run.build import validate
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.toml"))
+EVERY = sorted((Path(__file__).parents[1] / "configs").rglob("*.toml"))
+BENCHMARKS = [path for path in EVERY if path.name.startswith("benchmark_")]
+CONFIGS = [path for path in EVERY if path not in BENCHMARKS]
 
 
 def test_there_are_some():
@@ -20,6 +23,11 @@ def test_there_are_some():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_loads(path):
     validate(load_config(path))
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_benchmark_loads(path):
+    load_plan(path)
 
 
 def test_every_method_has_a_configuration():

@@ -12,18 +12,20 @@ from typing import NoReturn
 
 import typer
 
-from asgd.cli import claims, listing, replaying, roles, runs, training, tuning
+from asgd.cli import benchmark, claims, listing, replaying, reporting, roles, runs, training, tuning
 from asgd.cli.options import INTERRUPTED, app
 from asgd.cli.training import train_and_show
 from asgd.errors import AsgdError
 
 __all__ = [
     "app",
+    "benchmark",
     "claims",
     "exit_with",
     "listing",
     "main",
     "replaying",
+    "reporting",
     "roles",
     "runs",
     "train_and_show",

@@ -14,6 +14,7 @@ import typer
 
 from asgd.api import resumed_config
 from asgd.cli.options import AsJson, ConfigPath, DataRoot, Debug, Overrides, Overwrite, RunDir, app
+from asgd.cli.reporting import leave_report
 from asgd.cli.training import exit_as, rows_of
 from asgd.config import Config, load_config, to_toml
 from asgd.errors import AsgdError, ConfigError
@@ -79,11 +80,13 @@ def server_command(
         if not resume_run:
             discard_unbegun(path)
         raise
-    if as_json:
-        print(json.dumps({"run": str(path)} | msgspec.to_builtins(summary)))
-    else:
-        with make_display(open_console(), resolved.cluster.num_workers, path.name) as display:
+    console = open_console(json=as_json)
+    if not as_json:
+        with make_display(console, resolved.cluster.num_workers, path.name) as display:
             display.finished(rows_of(summary, path, resolved))
+    page = leave_report(path, resolved, console)
+    if as_json:
+        print(json.dumps({"run": str(path), "report": page and str(page)} | msgspec.to_builtins(summary)))
     exit_as(summary)
 
 

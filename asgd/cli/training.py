@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from asgd.api import resume, resumed_config, simulate, train
 from asgd.cli.options import INTERRUPTED, AsJson, ConfigPath, DataRoot, Debug, Overrides, Overwrite, RunDir, app
+from asgd.cli.reporting import leave_report
 from asgd.config import Config, load_config
 from asgd.errors import ConfigError
 from asgd.run.display import make_display, open_console, write_line
@@ -63,8 +64,9 @@ def train_and_show(
         else:
             run = train(config, run_dir=path, data_root=data_root, overwrite=overwrite, display=display, stops=stops)
         display.finished(rows_of(run.summary, path, config))
+    page = leave_report(path, config, console)
     if as_json:
-        print(json.dumps({"run": str(path)} | msgspec.to_builtins(run.summary)))
+        print(json.dumps({"run": str(path), "report": page and str(page)} | msgspec.to_builtins(run.summary)))
     exit_as(run.summary)
 
 
@@ -133,10 +135,11 @@ def simulate_command(
             say=(lambda line: None) if as_json else (lambda line: write_line(console, line)),
             stops=stops,
         )
-    if as_json:
-        print(json.dumps({"run": str(path)} | msgspec.to_builtins(run.summary)))
-    else:
+    if not as_json:
         with make_display(console, run.config.cluster.num_workers, path.name) as display:
             display.finished(rows_of(run.summary, path, run.config))
+    page = leave_report(path, run.config, console)
+    if as_json:
+        print(json.dumps({"run": str(path), "report": page and str(page)} | msgspec.to_builtins(run.summary)))
     if stops.asked and not run.summary.finished:  # the reason alone may be that of the run which gave the times
         raise typer.Exit(INTERRUPTED)

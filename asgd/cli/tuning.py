@@ -65,7 +65,7 @@ def tune_command(
         tuning = tune(
             resolved,
             step_sizes=_step_sizes(step_sizes, lowest, highest, per_octave, resolved.method.step_size),
-            also=_all_also(also or []),
+            also=all_also(also or []),
             seeds=seeds,
             metric=metric,
             score=score,  # type: ignore[arg-type]  # checked there
@@ -99,7 +99,8 @@ def _step_sizes(
         raise ConfigError(f"--step-sizes {given}: allowed are numbers with commas, such as 0.1,0.2,0.4") from None
 
 
-def _all_also(given: list[str]) -> dict[str, list[Any]]:
+def all_also(given: list[str]) -> dict[str, list[Any]]:
+    """The keys and values of all options --also."""
     pairs = [_also(one) for one in given]
     for place, (key, _) in enumerate(pairs):
         if key in [before for before, _ in pairs[:place]]:

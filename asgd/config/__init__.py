@@ -9,7 +9,7 @@ allowed.
 from __future__ import annotations
 
 from asgd.config.checks import schedule_total
-from asgd.config.loading import load_config, task_digest, to_toml
+from asgd.config.loading import load_config, load_with_table, task_digest, to_toml
 from asgd.config.schema import (
     BudgetConfig,
     CheckpointsConfig,
@@ -39,6 +39,7 @@ __all__ = [
     "SpeedsConfig",
     "TaskConfig",
     "load_config",
+    "load_with_table",
     "schedule_total",
     "task_digest",
     "to_toml",

@@ -144,6 +144,7 @@ RULES: dict[str, Rule] = {
     "recovery.sync_s": _number(0),
     "recovery.grace_s": _number(0),
     "records.tensorboard": _FLAG,
+    "records.report": _FLAG,
 }
 
 

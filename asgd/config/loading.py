@@ -44,6 +44,38 @@ def load_config(source: str | Path | Mapping[str, Any] | Config, overrides: Sequ
         >>> load_config({"budget": {"versions": 100}}, ["optimizer.momentum=0.9"]).optimizer.momentum
         0.9
     """
+    data, origin, folder = _plain(source, overrides)
+    return _checked(data, origin, folder)
+
+
+def load_with_table(
+    source: str | Path | Mapping[str, Any] | Config, table: str, overrides: Sequence[str] = ()
+) -> tuple[Config, dict[str, Any], str]:
+    """Return a checked configuration, and one more table that stood beside its own: that of a study, say.
+
+    Args:
+        source, overrides: as for `load_config`; overrides may be of the table's keys, "table.key=value".
+        table: its name; an empty one if it isn't there. Nothing in it is checked.
+
+    Returns: the configuration, the table, and where they came from, to begin sentences about the table with.
+    Errors: those of `load_config`.
+
+    Example:
+        >>> plain = {"budget": {"versions": 100}, "study": {"seeds": 3}}
+        >>> load_with_table(plain, "study", ["study.seeds=5"])[1:]
+        ({'seeds': 5}, 'configuration')
+    """
+    data, origin, folder = _plain(source, overrides)
+    extra = data.pop(table, {})
+    if not isinstance(extra, dict):
+        raise ConfigError(f"{origin.of(table)}: {table}: allowed is a table, [{table}]")
+    return _checked(data, origin, folder), extra, origin.where
+
+
+def _plain(
+    source: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str]
+) -> tuple[dict[str, Any], Origin, Path]:
+    """Return the plain values with the overrides put in, where they are from, and the folder to look for files in."""
     if isinstance(source, str | Path):
         path = Path(source)
         data, origin, folder = _read(path), Origin(str(path)), path.parent
@@ -54,6 +86,10 @@ def load_config(source: str | Path | Mapping[str, Any] | Config, overrides: Sequ
         raise ConfigError(f"a configuration is a path, a dict or a Config, not {type(source).__name__}")
     for override in overrides:
         _put(data, override, origin)
+    return data, origin, folder
+
+
+def _checked(data: dict[str, Any], origin: Origin, folder: Path) -> Config:
     unknown = unknown_key(data, origin)
     if unknown:
         raise unknown

@@ -232,13 +232,15 @@ class RecoveryConfig(Section, frozen=True):
 
 
 class RecordsConfig(Section, frozen=True):
-    """`[records]`: what a run writes beside its own files.
+    """`[records]`: what a run leaves beside its trace, metrics and summary.
 
     Attributes:
+        report: whether a run from the command line draws its report.html when it has ended.
         tensorboard: whether the server (or the simulator) writes TensorBoard's event files into RUN/tensorboard/ while
             the run goes on: at most one point per second, see asgd.run.board. Needs the package tensorboard.
     """
 
+    report: bool = True
     tensorboard: bool = False
 
 

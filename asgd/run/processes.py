@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 
+LEAVE_LIMIT_S = 10.0
 _PR_SET_PDEATHSIG = 1
+
+
+@contextlib.contextmanager
+def helping(module: str, work: bytes) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `python -m module` beside us, with `work` as the first line of its input; gone when the block ends.
+
+    The module ends its own children and itself when its input ends. It is in a process group of its own: Ctrl-C on a
+    terminal is for the command, which ends what it started.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        with contextlib.suppress(BrokenPipeError):  # it has died, and its status says how
+            process.stdin.write(work + b"\n")
+            process.stdin.flush()
+        yield process
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        try:
+            process.wait(LEAVE_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
 
 
 def die_with(parent: int, number: int) -> None:

@@ -41,7 +41,7 @@ INCARNATION, LOCK, CLAIM, CHECKPOINTS = "incarnation.json", "run.lock", "command
 TENSORBOARD = "tensorboard"
 # What overwriting removes, and nothing else: a file that somebody else put there is not ours to delete.
 _OURS = (SUMMARY, CONFIG, TRACE, METRICS, UNDONE_TRACE, UNDONE_METRICS, INCARNATION, CHECKPOINTS, "snapshots", "logs",
-         "report.html", TENSORBOARD, JOURNAL, UNDONE_JOURNAL)  # fmt: skip
+         "report.html", "report", TENSORBOARD, JOURNAL, UNDONE_JOURNAL)  # fmt: skip
 
 
 class Follower(Protocol):

@@ -68,13 +68,15 @@ def measure(config: Config, task: Task, goal: Goal) -> Measured:
     summary = simulation.run(on_metrics=hear)
     assert state.finished is not None
     diverged = state.finished.failed
+    final = None if diverged or reached or not seen else _final(seen)
     return Measured(
-        score=None if diverged else _final(seen) if goal.score == "final" else reached[0] if reached else None,
+        score=None if diverged else final if goal.score == "final" else reached[0] if reached else None,
         diverged=diverged,
         versions=summary.versions,
         gradients=summary.arrivals,
         discarded=summary.discarded,
         time_s=summary.wall_s,
+        final=final,
     )
 
 

@@ -5,21 +5,16 @@ This process imports no torch: it stays responsive, and may have threads.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import selectors
-import subprocess
-import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 
 import msgspec
 
 from asgd.errors import AsgdError, ConfigError, RunError
-from asgd.run.processes import ending
+from asgd.run.processes import ending, helping
 from asgd.run.signals import StopRequests
 from asgd.sim.tuning import Goal, Measured
-
-LEAVE_LIMIT_S = 10.0
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +56,7 @@ def simulate_all(work: Work, stops: StopRequests) -> Generator[Done, None, None]
     Once it has ended, failed or been closed (`contextlib.closing`), no process is left.
     Errors: what a simulation failed with, ConfigError or RunError in one sentence; RunError when a process died.
     """
-    with _forks(work) as process:
+    with helping("asgd.sim.forks", msgspec.json.encode(work)) as process:
         assert process.stdout is not None
         lines = b""
         with selectors.DefaultSelector() as selector:
@@ -80,29 +75,3 @@ def simulate_all(work: Work, stops: StopRequests) -> Generator[Done, None, None]
                     yield event
         if not stops.asked and (status := process.wait()) != 0:
             raise RunError(f"the process that runs the simulations died: {ending(status)}")
-
-
-@contextlib.contextmanager
-def _forks(work: Work) -> Iterator[subprocess.Popen[bytes]]:
-    # In a process group of its own: Ctrl-C on a terminal is for the command, which ends the simulations.
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "asgd.sim.forks"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        process_group=0,
-    )
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        with contextlib.suppress(BrokenPipeError):  # it has died, and its status says how
-            process.stdin.write(msgspec.json.encode(work) + b"\n")
-            process.stdin.flush()
-        yield process
-    finally:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        try:
-            process.wait(LEAVE_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()

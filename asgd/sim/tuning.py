@@ -70,7 +70,9 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """One simulation's result; `score` is None for a run that diverged or didn't reach the target."""
+    """One simulation's result; `score` is None for a run that diverged or didn't reach the target; `final` is the mean
+    of the metric over the last 10% of the budget, None for a run that didn't get there.
+    """
 
     score: float | None
     diverged: bool
@@ -78,6 +80,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     gradients: int
     discarded: int
     time_s: float
+    final: float | None = None
 
 
 class Cell(Measured, frozen=True, kw_only=True):

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from asgd.report.plots import COLOURS, MARKERS, HeatMap, Line, Plot, draw
+from asgd.report.layout import fixed_axes, legend_below, legend_rows, plain
+from asgd.report.plots import COLOURS, MARKERS, MOST_VECTOR_DOTS, HeatMap, Line, Mark, Plot, draw, render
 
 LINES = Plot(
     "lines", "Two lines & a prediction", "workers n", "seconds",
@@ -69,3 +70,68 @@ def test_colours_and_markers_tell_series_apart():
 def test_intervals_must_have_two_ends_for_each_point(tmp_path):
     with pytest.raises(ValueError, match="zip"):
         draw(Plot("bad", "", "", "", [Line("one", [1, 2], [1.0, 2.0], [0.5], [1.5, 2.5])]), tmp_path)
+
+
+def test_a_picture_within_a_page_takes_the_pages_colours_and_its_own_ids():
+    first, second = render(LINES), render(BARS)
+    assert first.startswith("<svg") and "<!DOCTYPE" not in first and "<style" not in first
+    assert "var(--ink)" in first and "#000000" not in first and "#1f2328" not in first
+    ids = [set(re.findall(r' id="([^"]*)"', svg)) for svg in (first, second)]
+    assert ids[0] and ids[1] and not ids[0] & ids[1]
+    for svg, known in zip((first, second), ids, strict=True):
+        assert set(re.findall(r'(?:href="|url\()#([^")]*)', svg)) <= known
+    assert ">measured<" in first, "text stays text"
+
+
+def test_a_text_that_looks_like_an_attribute_stays_as_it_is():
+    plot = Plot("p", 'a id="b" #000000 url(#c)', "x", "y", [Line("one", [0, 1], [0.0, 1.0])], compact=True)
+    assert 'a id="b" #000000 url(#c)' in render(plot)
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [("a$b$", r"a\$b\$"), ("_a", " _a"), ("a\nb\x07", "a?b?"), ("x" * 100, "x" * 22 + "…" + "x" * 22), ("τ", "τ")],
+)
+def test_any_text_can_be_a_label(text, label):
+    assert plain(text) == label
+
+
+@pytest.mark.parametrize(
+    ("values", "label"), [([0.0, 3e-6], "y (×10⁻⁶)"), ([0.0, 2e6], "y (×10⁶)"), ([0.0, 999.0], "y"), ([0.0, 0.0], "y")]
+)
+def test_very_small_and_very_large_numbers_have_their_power_of_ten_in_the_label(values, label, tmp_path):
+    plot = Plot("p", "", "x", "y", [Line("one", [0.0, 1.0], values, style="line")], compact=True)
+    assert f"<!-- {label} -->" in draw(plot, tmp_path)[1].read_text()
+
+
+def test_many_dots_are_pixels_within_the_svg(tmp_path):
+    def size(count):
+        line = Line("dots", list(range(count)), [0.0] * count, style="dots")
+        return len(render(Plot("p", "", "x", "y", [line], compact=True)))
+
+    assert size(100_000) < 60_000 < 100 * MOST_VECTOR_DOTS
+
+
+def test_a_compact_plot_shows_bands_marks_and_histograms(tmp_path):
+    lines = [
+        Line("band", [0, 1, 2], [1.0, 2.0, 3.0], [0.0, 1.0, 2.0], [2.0, 3.0, 4.0], "band"),
+        Line("stack", [0, 1, 2], [3.0, 4.0], [1.0, 1.0], style="filled"),
+        Line("outline", [0, 1, 2], [3.0, 4.0], style="outline"),
+    ]
+    marks = [Mark("here", 1.0), Mark("level", 2.0, "y", colour=1)]
+    svg = draw(Plot("p", "all", "x", "y", lines, marks=marks, compact=True, from_zero=True), tmp_path)[1].read_text()
+    assert {"band", "stack", "outline", "here", "level"} <= set(re.findall(r"<!-- (.*?) -->", svg))
+
+
+def test_a_legend_below_fits_its_room():
+    labels = [["used", "concurrency τ_C = 100,000", "average 74,999.44", "largest 172,358"], ["a" * 60] * 3, ["ab"] * 9]
+    for names in labels:
+        names = [plain(f"{i} {name}") for i, name in enumerate(names)]
+        figure, axes = fixed_axes(4.8, 2.3, left=0.7, right=0.2, legend_rows=legend_rows(names, 4.8))
+        for name in names:
+            axes.plot([0, 1], [0, 1], label=name)
+        axes.set_xlabel("x")
+        legend_below(axes, names)
+        figure.draw_without_rendering()
+        box, under = figure.legends[0].get_window_extent(), axes.xaxis.label.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= under.y0

@@ -7,7 +7,8 @@ import pytest
 from asgd.config import load_config
 from asgd.core.methods import METHODS
 from asgd.learn.tasks import quadratic
-from asgd.run.opening import data_warning, opening_lines, optimizer_warning
+from asgd.run.misfits import data_warning, optimizer_warning
+from asgd.run.opening import opening_lines
 
 
 def configured(*overrides):
