@@ -28,6 +28,7 @@ from asgd.run.build import run_name
 from asgd.run.clock import Clock
 from asgd.run.course import TOLD, Course
 from asgd.run.evaluations import Evaluations
+from asgd.run.expected import Expected
 from asgd.run.jobs import samples_per_job
 from asgd.run.records import RunDirectory
 from asgd.run.saving import Saver
@@ -64,6 +65,7 @@ class Server:
         self.config, self.state, self.clock, self._watch = config, state, clock, watch
         self.evaluations = evaluations
         self.sessions = Sessions(flat.layout.digest, task_digest(config), config.cluster.min_lease_s)
+        self.expected = Expected(state, self.sessions, config.recovery.grace_s)
         self.finish: Finish | None = state.finished
         self.course = Course(note)
         self._flat, self._vectors, self._directory, self._journal = flat, vectors, directory, directory.journal
@@ -75,7 +77,6 @@ class Server:
         self._events: deque[Event] = deque()
         self._alone_since_s = time.monotonic()
         self._next_housekeeping_s = 0.0
-        self._expects_until_s: float | None = None  # workers from before a restart
         self._num_refused = 0
 
     # Events in, actions executed.
@@ -338,7 +339,8 @@ class Server:
         self._drain()
         if self.finish is None:
             self._watch_start(now_s)
-            self._give_up_expected(now_s)
+            for worker, reason in self.expected.overdue(now_s):
+                self.handle(Leave(worker, reason, self.clock.now_s()))
             self.handle(Tick(self.clock.now_s()))
             self._saver.save_if_due(self.state, self._vectors, self.clock.now_s(), self._watch.times())
         else:
@@ -374,25 +376,9 @@ class Server:
         before to come back with their jobs, for `recovery.grace_s`.
         """
         if kept:
-            self._expects_until_s = time.monotonic() + self.config.recovery.grace_s
+            self.expected.begin(time.monotonic())
         else:
             self.handle(Resume(self.clock.now_s()))
-
-    def expected(self) -> dict[int, list[int]]:
-        """The workers that were there before a restart and haven't come back, each with its outstanding jobs."""
-        away = {worker: list[int]() for worker in self.state.workers if self.sessions.of_worker(worker) is None}
-        for job in self.state.outstanding:
-            if job.worker in away:
-                away[job.worker].append(job.job)
-        return away
-
-    def _give_up_expected(self, now_s: float) -> None:
-        if self._expects_until_s is None or now_s < self._expects_until_s:
-            return
-        self._expects_until_s = None
-        for worker in self.expected():
-            reason = f"not back {self.config.recovery.grace_s:g} s after the server's restart"
-            self.handle(Leave(worker, reason, self.clock.now_s()))
 
     def dismiss_workers(self) -> None:
         """Tell every worker that the run is over."""

@@ -107,8 +107,8 @@ def test_a_server_that_dies_at_any_point_ends_on_the_same_bytes(tmp_path, monkey
     live.start(resume=True)
     assert live.flat.parameters_sha256() == until_crash.parameters_sha256
     assert expected_rows - live.state.rows == (1 if where == "before the journal" else 0)
-    assert set(live.server.expected()) == {0, 1, 2}
-    assert sum(map(len, live.server.expected().values())) == len(live.state.outstanding) == 3
+    assert set(live.server.expected.jobs()) == {0, 1, 2}
+    assert sum(map(len, live.server.expected.jobs().values())) == len(live.state.outstanding) == 3
     rows = check_whole(tmp_path / "run", go_on(live), restarts=1)
     assert [row.job for row in rows[: until_crash.arrivals]] == [row.job for row in rows if row.job < 2**32][:-3]
 
@@ -168,7 +168,7 @@ def test_workers_that_do_not_come_back_are_given_up(tmp_path):
     live.start(resume=True)  # there is no checkpoint: from the start
     live.join(1)
     live.keep_house()
-    assert list(live.state.workers) == [1] and live.server.expected() == {}
+    assert list(live.state.workers) == [1] and live.server.expected.jobs() == {}
     rows = check_whole(tmp_path / "run", live.finish(), restarts=1)
     lost = [row.reason for row in rows if row.action == "lost"]
     assert lost == ["the server was restarted"] + 2 * ["not back 0 s after the server's restart"]
