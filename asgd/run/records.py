@@ -244,6 +244,8 @@ class RunDirectory:
     def put_journal_aside(self) -> None:
         """Rename a journal that nothing can go on with, to journal.undone.bin."""
         self._check_writable()
+        if self._journal is not None:
+            self._journal.close()
         try:
             (self.path / JOURNAL).replace(self.path / UNDONE_JOURNAL)
         except OSError as error:

@@ -218,6 +218,61 @@ def test_damage_in_the_middle_is_an_error_that_says_where_and_what_to_do(tmp_pat
         replay(path)
 
 
+def test_a_lost_journal_is_an_error_in_mode_exact_and_said_in_the_other(tmp_path):
+    path = tmp_path / "run"
+    live = LiveServer(path, configured())
+    for worker in range(3):
+        live.join(worker)
+    live.answers(12)
+    live.save()
+    live.answers(5)
+    live.crash()
+    (path / "journal.bin").unlink()
+    with pytest.raises(RunError, match=r"journal.bin doesn't reach as far as the checkpoint of version 12; go on"):
+        live.start(resume=True)
+    live.close()
+    live.config = load_config(live.config, ["recovery.mode=checkpoint"])
+    live.start(resume=True)
+    assert any("can't be replayed" in note for note in live.notes)
+    for worker in range(3):
+        live.join(worker)
+    live.answers(3)
+    live.save()
+    live.config = load_config(live.config, ["recovery.mode=exact"])
+    live.crash()
+    live.start(resume=True)  # the checkpoint has nothing of the jobs in flight
+    assert any("this time the run goes on from it alone" in note for note in live.notes)
+    go_on(live)
+
+
+def test_a_checkpoint_that_gives_other_numbers_again_is_an_error(tmp_path, monkeypatch):
+    """As on another machine, or with another torch: it ends with a sentence, and not on other bytes."""
+    live = LiveServer(tmp_path / "run", configured())
+    for worker in range(3):
+        live.join(worker)
+    live.answers(12)
+    live.crash()
+    monkeypatch.setattr("asgd.run.compute.is_finite", lambda gradient: False)
+    with pytest.raises(RunError, match="arrival 0: finite is True in the record and False again; go on from the check"):
+        live.start(resume=True)
+    live.close()
+
+
+def test_a_trace_that_says_otherwise_than_the_journal_is_an_error(tmp_path):
+    path = tmp_path / "run"
+    live = LiveServer(path, configured())
+    for worker in range(3):
+        live.join(worker)
+    live.answers(12)
+    live.directory.flush()
+    live.crash()
+    lines = (path / "trace.jsonl").read_text().splitlines(keepends=True)
+    (path / "trace.jsonl").write_text("".join([*lines[:4], lines[4].replace('"samples":2', '"samples":3'), *lines[5:]]))
+    with pytest.raises(RunError, match="line 5 of the trace"):
+        live.start(resume=True)
+    live.close()
+
+
 def test_a_damaged_checkpoint_costs_only_time(tmp_path):
     path = tmp_path / "run"
     live = LiveServer(path, configured())
