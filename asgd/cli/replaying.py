@@ -65,7 +65,8 @@ def _tell(console: Console, result: Replay, export: Path | None) -> None:
     lines += [difference.sentence() for difference in result.differences[:_SHOWN]]
     if result.num_differences > _SHOWN:
         lines.append(f"... and {result.num_differences - _SHOWN:,} more differences")
-    restarts = f", {result.restarts} restarts of the server" if result.restarts else ""
+    times = "1 restart" if result.restarts == 1 else f"{result.restarts} restarts"
+    restarts = f", {times} of the server" if result.restarts else ""
     what = (
         f"{result.arrivals:,} arrivals, {result.jobs:,} gradients computed again up to version {result.version:,}"
         f"{restarts}, in {result.seconds:.1f} s"
