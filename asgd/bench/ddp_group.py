@@ -20,6 +20,7 @@ import selectors
 import shutil
 import signal
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,8 @@ from asgd.learn.flat import resolve_device
 from asgd.run.processes import die_with, ending
 from asgd.run.roles import Prepared, prepare
 from asgd.sim.parallel import Failed
+
+CAUSE_LIMIT_S = 2.0  # how long the death by which a rank broke is waited for
 
 
 class Trained(msgspec.Struct, frozen=True, tag="trained"):
@@ -55,6 +58,7 @@ class _Rank:
     rank: int
     pid: int
     written: bytes = b""
+    is_done: bool = False  # it has said its last word
 
 
 @dataclass
@@ -64,37 +68,41 @@ class Group:
     prepared: Prepared
     work: Work
     out: int
+    selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     ranks: dict[int, _Rank] = field(default_factory=dict)  # by the reading end of each one's pipe
-    trained: bool = False
 
     def run(self) -> DdpRun | Failed | None:
         """Start them and hear what they say until there is a result; None when standard input has ended before."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(0, selectors.EVENT_READ)
-            for rank in range(self.prepared.config.cluster.num_workers):
-                selector.register(self._start(rank), selectors.EVENT_READ)
-            while True:
-                ready = [key.fd for key, _ in selector.select()]
-                if 0 in ready:
+        self.selector.register(0, selectors.EVENT_READ)
+        for rank in range(self.prepared.config.cluster.num_workers):
+            self._start(rank)
+        said: list[tuple[int, Said]] = []
+        decided_s: float | None = None  # when it is enough to know that somebody broke
+        while True:
+            left_s = None if decided_s is None else max(0.0, decided_s - time.monotonic())
+            for key, _ in self.selector.select(left_s):
+                if key.fd == 0:
                     return None  # nothing comes after the first line but the end
-                said = [(self.ranks[reading].rank, event) for reading in ready for event in self._hear(reading)]
-                if (0, Trained()) in said:
-                    for reading in [reading for reading, rank in self.ranks.items() if rank.rank != 0]:
-                        selector.unregister(reading)
-                        self._end(reading)
-                    said = [(rank, event) for rank, event in said if rank == 0]
-                result = _result([event for _, event in said])
-                if result is not None:
-                    return result
+                if key.fd in self.ranks:  # and not ended a moment ago
+                    said += self._hear(key.fd)
+            if (0, Trained()) in said:
+                self.end_all(but=0)
+                said = [(rank, event) for rank, event in said if rank == 0]
+            if decided_s is None and any(isinstance(event, Broken) for _, event in said):
+                decided_s = time.monotonic() + CAUSE_LIMIT_S
+            result = _result([event for _, event in said], decided_s is not None and time.monotonic() >= decided_s)
+            if result is not None:
+                return result
 
-    def _start(self, rank: int) -> int:
-        """Fork a rank; returns the reading end of its pipe."""
+    def _start(self, rank: int) -> None:
+        """Fork a rank."""
         reading, writing = os.pipe()
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             try:
                 die_with(parent, signal.SIGKILL)
+                self.selector.close()
                 for descriptor in (reading, self.out, *self.ranks):
                     os.close(descriptor)  # or nobody would notice the parent's end while a child lives
                 self._work(rank, writing)
@@ -102,7 +110,7 @@ class Group:
                 os._exit(0)  # never back into the parent's code, and no clean-up of what is the parent's
         os.close(writing)
         self.ranks[reading] = _Rank(rank, pid)
-        return reading
+        self.selector.register(reading, selectors.EVENT_READ)
 
     def _work(self, rank: int, writing: int) -> None:
         """What a fresh fork does; its result, or why there is none, goes into the pipe."""
@@ -113,27 +121,31 @@ class Group:
         else:
             _write(writing, ran)
 
-    def _hear(self, reading: int) -> list[Said]:
-        """What a rank has said; one that ended before it had said anything has failed."""
+    def _hear(self, reading: int) -> list[tuple[int, Said]]:
+        """What a rank has said, with its number; one that ended without a last word has died."""
         rank = self.ranks[reading]
         got = os.read(reading, 65536)
-        if not got:
-            _, status = os.waitpid(rank.pid, 0)
-            rank.pid = 0
-            return [Failed(f"rank {rank.rank} of DDP died: {ending(os.waitstatus_to_exitcode(status))}", 1)]
-        *lines, rank.written = (rank.written + got).split(b"\n")
-        return [msgspec.json.decode(line, type=Said) for line in lines]
+        if got:
+            *lines, rank.written = (rank.written + got).split(b"\n")
+            events = [msgspec.json.decode(line, type=Said) for line in lines]
+            rank.is_done |= any(not isinstance(event, Trained) for event in events)
+            return [(rank.rank, event) for event in events]
+        status = self._end(reading)
+        if rank.is_done:
+            return []
+        return [(rank.rank, Failed(f"rank {rank.rank} of DDP died: {ending(status)}", RunError.exit_status))]
 
-    def _end(self, reading: int) -> None:
-        """Kill a rank that isn't needed any more."""
+    def _end(self, reading: int) -> int:
+        """Kill a rank, if it isn't ending anyway, and forget it; returns how it ended."""
         rank = self.ranks.pop(reading)
+        self.selector.unregister(reading)
         os.close(reading)
-        if rank.pid:
-            os.kill(rank.pid, signal.SIGKILL)
-            os.waitpid(rank.pid, 0)
+        os.kill(rank.pid, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(rank.pid, 0)[1])
 
-    def end_all(self) -> None:
-        for reading in list(self.ranks):
+    def end_all(self, but: int | None = None) -> None:
+        """Kill every rank, or every other."""
+        for reading in [reading for reading, rank in self.ranks.items() if rank.rank != but]:
             self._end(reading)
 
 
@@ -151,16 +163,17 @@ def _told(error: BaseException, rank: int) -> Failed | Broken:
     return Failed(sentence, RunError.exit_status)
 
 
-def _result(said: list[Said]) -> DdpRun | Failed | None:
-    """The result among what was heard at once. Who dies closes its pipe before its sockets, and who fails says so
-    before: so the first cause is heard no later than the ranks that broke by it, and goes before them.
+def _result(said: list[Said], no_more: bool) -> DdpRun | Failed | None:
+    """The result among what was said so far; that a rank broke is one if nothing more is to be waited for.
+
+    Whoever broke by another's death may be heard before it: in which order the kernel closes a process's pipe and
+    sockets isn't promised.
     """
-    for event in sorted(said, key=lambda event: isinstance(event, Broken)):
-        if isinstance(event, Broken):
-            return Failed(event.sentence, RunError.exit_status)
-        if not isinstance(event, Trained):
+    for event in said:
+        if isinstance(event, DdpRun | Failed):
             return event
-    return None
+    broken = [Failed(event.sentence, RunError.exit_status) for event in said if isinstance(event, Broken)]
+    return broken[0] if broken and no_more else None
 
 
 def _write(descriptor: int, event: Said) -> None:

@@ -221,8 +221,9 @@ def _train(
     optimizer, limit_s = _optimizer(config, flat.module), config.budget.time_s or math.inf
     if recorder is not None:
         recorder.keep_if_due(state, 0.0)
-    dist.barrier()  # the clock starts when all are there
+    dist.barrier()  # all are there
     began_s = time.monotonic()
+    dist.barrier()  # nobody begins before rank 0's clock does
     while state.finished is None:
         started_s, job = time.monotonic(), rounds.jobs[rank]
         pace.begin(job, started_s, started_s - began_s)

@@ -68,6 +68,12 @@ def tiny(seed, log, norm=False, third_batch=0):
     data = Noted(inputs, targets, log, third_batch)
     return Task(model, F.cross_entropy, data, data, {"accuracy": accuracy})
 
+def fatal_to_test(seed, log, number=0):
+    task = tiny(seed, log)
+    def accuracy(outputs, targets):
+        os.kill(os.getpid(), number)
+    return Task(task.model, task.loss, task.train, task.train, {"accuracy": accuracy})
+
 def broken(seed, log):
     def loss(outputs, targets):
         raise RuntimeError("the loss is broken")
@@ -174,9 +180,10 @@ def test_a_job_is_kept_back_for_its_time_and_communication(monkeypatch):
 
 def test_the_first_cause_is_told_and_not_who_broke_by_it():
     ran = DdpRun(metrics=[], versions=1, gradients=1, samples=1, wall_s=1.0)
-    assert _result([Broken("connection closed"), Failed("rank 2 died", 1)]) == Failed("rank 2 died", 1)
-    assert _result([Broken("timed out"), Broken("closed")]) == Failed("timed out", 1)
-    assert _result([Trained(), ran]) == ran and _result([Trained()]) is None and _result([]) is None
+    assert _result([Broken("closed"), Failed("rank 2 died", 1)], False) == Failed("rank 2 died", 1)
+    assert _result([Broken("timed out"), Broken("closed")], False) is None  # a cause may yet be heard
+    assert _result([Broken("timed out"), Broken("closed")], True) == Failed("timed out", 1)
+    assert _result([ran], False) == ran and _result([Trained()], False) is None and _result([], True) is None
 
 
 @pytest.mark.parametrize(
@@ -312,6 +319,24 @@ def test_what_is_wrong_with_a_task_is_told(config, tmp_path, function, error, se
     config["task"]["function"] = f"{tmp_path / 'tiny.py'}:{function}"
     with pytest.raises(error, match=sentence):
         run_ddp(load_config(config), tmp_path, stops=StopRequests())
+    assert_nothing_is_left(tmp_path)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ("{log = LOG, number = 9}", RunError, "rank 0 of DDP died: killed by SIGKILL"),
+        ("{log = LOG, number = 0}", ConfigError, "the task's accuracy must return a tensor of one number"),
+    ],
+    ids=["killed", "wrong"],
+)
+def test_what_ends_rank_0_after_the_training_is_told(config, tmp_path, options, error, sentence):
+    config["task"]["function"] = f"{tmp_path / 'tiny.py'}:fatal_to_test"
+    overrides = [f"task.options={options.replace('LOG', repr(str(tmp_path / 'log')))}"]
+    with pytest.raises(error, match=sentence):
+        run_ddp(load_config(config, overrides), tmp_path, stops=StopRequests())
     assert_nothing_is_left(tmp_path)
 
 
