@@ -95,7 +95,7 @@ def has_effect(event: Event, actions: Sequence[Action], finished_before: bool) -
         return False
     match event:
         case Arrival():
-            return bool(actions) and not isinstance(actions[0], Refuse)
+            return any(not isinstance(action, Refuse) for action in actions)
         case Tick():
             return bool(actions)
     return True

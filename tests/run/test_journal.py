@@ -77,6 +77,7 @@ def test_it_goes_on_where_it_ended(written):
     ("event", "actions", "finished", "written"),
     [
         (Arrival(0, 1, 0, 1.0, 1, 0.0, 0.0), [Refuse(0, 1, "not outstanding")], False, False),
+        (Arrival(0, 1, 0, 1.0, 1, 0.0, 0.0), [Refuse(0, 1, "again"), Finish("over")], False, True),
         (Arrival(0, 1, 0, 1.0, 1, 0.0, 0.0), [], True, False),
         (Arrival(0, 1, 0, 1.0, 1, 0.0, 9.0), [Finish("budget used up")], False, True),
         (Arrival(0, 1, 0, 1.0, 1, 0.0, 0.0), [row(), Assign(0, 2, 1)], False, True),
