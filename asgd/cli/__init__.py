@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from asgd.cli import advising, benchmark, claims, listing, reporting, roles, runs, training, tuning
+from asgd.cli import advising, benchmark, claims, listing, replaying, reporting, roles, runs, training, tuning
 from asgd.cli.options import INTERRUPTED, app
 from asgd.cli.training import train_and_show
 from asgd.errors import AsgdError
@@ -25,6 +25,7 @@ __all__ = [
     "exit_with",
     "listing",
     "main",
+    "replaying",
     "reporting",
     "roles",
     "runs",

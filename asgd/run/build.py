@@ -63,7 +63,7 @@ def validate(config: Config) -> None:
 
 
 # What may change when a run goes on: nothing that the numbers of its first part depend on.
-MAY_CHANGE = ("budget", "evaluation", "checkpoints", "cluster", "records")
+MAY_CHANGE = ("budget", "evaluation", "checkpoints", "recovery", "cluster", "records")
 FIXED_IN_CLUSTER = ("threads_per_worker", "autocast")
 
 
