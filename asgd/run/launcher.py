@@ -4,8 +4,10 @@ Started by `cluster.py` as `python -m asgd.run.launcher`, one JSON object a line
 on standard output.
 
     commands   {"spawn": "server"|"evaluator"|"worker", "worker": i, "address": ...}   {"signal": pid, "number": n}
+               a server that is spawned again goes on from what the one before it has saved
     events     {"ready": seconds}   {"spawned": pid, "role": ..., "worker": i}
-               {"exited": pid, "status": exit status or -signal, "error": sentence or null, "exit_status": n}
+               {"exited": pid, "status": exit status or -signal, "error": sentence or null, "exit_status": n,
+                "crashed": whether the error was one that nobody foresaw}
                {"failed": sentence, "exit_status": n} when the task can't be loaded
 
 Nothing outlives it: when its input ends (the supervisor is gone) it stops its children, each by its own id; when it
@@ -89,7 +91,7 @@ class Launcher:
         except BaseException as error:
             traceback.print_exc()
             sentence = f"{name} failed: {type(error).__name__}: {error} (traceback in {self.path / 'logs' / name}.log)"
-            os.write(writing, msgspec.json.encode({"error": sentence[:3000], "exit_status": 1}))
+            os.write(writing, msgspec.json.encode({"error": sentence[:3000], "exit_status": 1, "crashed": True}))
             return 1
         finally:
             sys.stdout.flush()
@@ -129,9 +131,9 @@ class Launcher:
             with contextlib.suppress(BlockingIOError):
                 last = os.read(reading, 4096)
             os.close(reading)
-            told = {"error": None, "exit_status": 1}
+            told = {"error": None, "exit_status": 1, "crashed": False}
             with contextlib.suppress(msgspec.DecodeError):
-                told = msgspec.json.decode(last) if last else told
+                told |= msgspec.json.decode(last) if last else {}
             events.append({"exited": pid, "status": os.waitstatus_to_exitcode(status), **told})
         return events
 
@@ -186,6 +188,8 @@ def _loop(launcher: Launcher, emit: Callable[[dict[str, Any]], None]) -> None:
             command = msgspec.json.decode(line)
             if "spawn" in command:
                 pid = launcher.spawn(command["spawn"], command["worker"], command["address"])
+                if command["spawn"] == "server":
+                    launcher.resume, launcher.started_s = True, time.monotonic()
                 emit({"spawned": pid, "role": command["spawn"], "worker": command["worker"]})
             elif command["signal"] in launcher.errors:
                 os.kill(command["signal"], command["number"])

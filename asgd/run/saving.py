@@ -46,8 +46,11 @@ class Saver:
         due = (every_versions and state.version - self._last_version >= every_versions) or (
             every_s and now_s - self._last_s >= every_s
         )
-        if not due or state.version == self._last_version or not self._collect():
-            return
+        if due and state.version != self._last_version and self._collect():
+            self.save_now(state, update, flat, now_s, times)
+
+    def save_now(self, state: ServerState, update: Update, flat: FlatModel, now_s: float, times: ServerTimes) -> None:
+        """Begin to write a checkpoint; none may be being written."""
         self._last_version, self._last_s = state.version, now_s
         self._directory.flush(sync=True)
         tensors, plain = content(state, update, flat, now_s, times)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from asgd.config import Config, task_digest
 from asgd.core.actions import Action, Assign, Cancel, Finish, Record, Refuse
-from asgd.core.events import Arrival, Begin, Event, Join, Leave, Resume, Stop, Tick
+from asgd.core.events import Arrival, Begin, Event, Leave, Resume, Stop, Tick
 from asgd.core.methods import METHODS
 from asgd.core.state import NOT_FINITE, ServerState
 from asgd.errors import ProtocolError
@@ -24,9 +24,9 @@ from asgd.learn.update import Update, is_finite
 from asgd.net import messages as wire
 from asgd.net.messages import check_payload, decode_request, encode, shorten
 from asgd.net.transport import BadMessage, PeerGone, Received, ServerTransport
-from asgd.run.build import run_name
 from asgd.run.clock import Clock
 from asgd.run.evaluations import Evaluations
+from asgd.run.handshake import welcome
 from asgd.run.jobs import samples_per_job
 from asgd.run.reads import Reads
 from asgd.run.records import RunDirectory
@@ -36,6 +36,7 @@ from asgd.run.stopwatch import Stopwatch
 from asgd.run.vectors import Vectors
 
 _HOUSEKEEPING_S = 0.1
+_STOOD_STILL_S = 1.0
 _TOLD = (1, 10, 100, 1000, 10_000, 100_000)  # what may happen very often is told when it has happened so many times
 
 
@@ -64,22 +65,24 @@ class Server:
     ) -> None:
         self.config, self.state, self.clock, self._watch = config, state, clock, watch
         self.evaluations = evaluations
-        self.sessions = Sessions(flat.layout.digest, task_digest(config), config.cluster.min_lease_s)
+        leases_s = config.cluster.min_lease_s, config.cluster.max_lease_s
+        self.sessions = Sessions(flat.layout.digest, task_digest(config), *leases_s)
         self.finish: Finish | None = None
         self.train_loss: float | None = None
         self.last_delay: dict[int, int] = {}
-        self._flat, self._update, self._directory = flat, update, directory
+        self._flat, self._update, self.directory = flat, update, directory
         self._vectors = Vectors(flat, update)
         info = METHODS[config.method.name]
         self._reads = Reads() if info.needs_read_parameters or info.needs_distance else None
         self._measures = info.needs_distance
         self._read_P: Tensor | None = None  # what the job of the arrival being handled was given
-        self._transport, self._saver, self._note = transport, saver, note
-        self._payload_bytes = flat.state_view().nbytes
+        self._transport, self._saver, self.note = transport, saver, note
+        self.payload_bytes = flat.state_view().nbytes
         self._asking: deque[bytes] = deque()  # evaluators that wait for a snapshot
         self._events: deque[Event] = deque()
         self._alone_since_s = time.monotonic()
-        self._next_housekeeping_s = 0.0
+        self.patience_s = config.cluster.start_timeout_s  # how long the run's beginning waits for all workers
+        self._next_housekeeping_s = self._reserved_until_s = time.monotonic()
         self._num_not_finite = 0
         self._num_refused = 0
 
@@ -116,11 +119,11 @@ class Server:
             case Record(row):
                 if self._reads is not None:
                     self._reads.ended(row.job)
-                self._directory.append_trace(row)
+                self.directory.append_trace(row)
                 self._watch.lap("record_s")
                 self.evaluations.heard_loss(row.loss)
                 if row.action == "lost":
-                    self._note(f"job {row.job} of worker {row.worker} is lost: {row.reason}")
+                    self.note(f"job {row.job} of worker {row.worker} is lost: {row.reason}")
                 else:
                     self.last_delay[row.worker] = row.delay
                 if row.loss is not None:
@@ -130,11 +133,11 @@ class Server:
                 if row.reason == NOT_FINITE:
                     self._num_not_finite += 1
                     if self._num_not_finite in _TOLD:
-                        self._note(
+                        self.note(
                             f"discarded a gradient of worker {row.worker}: not finite ({self._num_not_finite} so far)"
                         )
             case Refuse(worker, number, reason):
-                self._note(f"refused an answer of worker {worker} to job {number}: {reason}")
+                self.note(f"refused an answer of worker {worker} to job {number}: {reason}")
             case Finish():
                 self.finish = action
                 self._watch.stop()
@@ -145,18 +148,19 @@ class Server:
             return
         sent_s = session.jobs[job] = time.monotonic()
         try:
-            self._transport.send(session.peer, encode(wire.Job(job, version, sent_s)), self._flat.state_view())
+            header = encode(wire.Job(job, version, sent_s, session.taken))
+            self._transport.send(session.peer, header, self._flat.state_view())
             self._watch.lap("send_s")
         except PeerGone as error:
-            self._drop(session, f"unreachable: {error}")
+            self.drop(session, f"unreachable: {error}")
 
     def _cancel_job(self, worker: int, job: int) -> None:
         session = self.sessions.of_worker(worker)
         if session is not None:
             session.jobs.pop(job, None)
-            self._reply(session.peer, wire.Cancel(job))
+            self.reply(session.peer, wire.Cancel(job))
 
-    def _drop(self, session: Session, reason: str) -> None:
+    def drop(self, session: Session, reason: str) -> None:
         """A client is gone: its jobs are lost, its snapshot is evaluated by another."""
         self.sessions.close(session)
         if session.role == "worker":
@@ -170,10 +174,10 @@ class Server:
         """The supervisor says that a process of this machine is dead; its successor may be there already."""
         for session in self.sessions:
             if session.pid == pid:
-                self._drop(session, reason)
-        self._drain()
+                self.drop(session, reason)
+        self.drain()
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         if self._events:
             self.handle(self._events.popleft())
 
@@ -200,13 +204,13 @@ class Server:
             request = decode_request(received.header)
             self._watch.lap("receive_s")
             if isinstance(request, wire.Hello):
-                check_payload(request, received.payload_bytes, self._payload_bytes)
-                self._welcome(received.peer, request)
+                check_payload(request, received.payload_bytes, self.payload_bytes)
+                welcome(self, received.peer, request)
                 return
             if session is None:
-                self._reply(received.peer, wire.Refused("you are not known here (any more): say hello", may_retry=True))
+                self.reply(received.peer, wire.Refused("you are not known here (any more): say hello", may_retry=True))
                 return
-            check_payload(request, received.payload_bytes, self._payload_bytes)
+            check_payload(request, received.payload_bytes, self.payload_bytes)
             session.last_heard_s = time.monotonic()
             self._dispatch(session, request, received)
         except ProtocolError as error:
@@ -218,29 +222,29 @@ class Server:
         if self._num_refused in _TOLD:
             session = self.sessions.of_peer(peer)
             whose = "" if session is None else f" of {_title(session)}"
-            self._note(f"refused a message{whose}: {error} ({self._num_refused} so far)")
-        self._reply(peer, wire.Refused(shorten(str(error)), may_retry=False))
+            self.note(f"refused a message{whose}: {error} ({self._num_refused} so far)")
+        self.reply(peer, wire.Refused(shorten(str(error)), may_retry=False))
 
     def _dispatch(self, session: Session, request: wire.Request, received: Received) -> None:
         match request:
             case wire.Gradient() if session.role == "worker":
                 self._gradient(session, request, received)
             case wire.Ping():
-                self._reply(session.peer, wire.Pong())
+                self.reply(session.peer, wire.Pong(session.taken))
             case wire.Goodbye(reason):
-                self._drop(session, f"left: {reason}")
-                self._drain()
+                self.drop(session, f"left: {reason}")
+                self.drain()
             case wire.SnapshotRequest() if session.role == "evaluator":
                 self._asking.append(session.peer)
                 self._serve_evaluators()
             case wire.Evaluated(version, results, _) if session.role == "evaluator":
                 row = self.evaluations.result(session.peer, version, results)
                 if row is not None:
-                    self._directory.append_metrics(row)
+                    self.directory.append_metrics(row)
                     self._watch.lap("record_s")
             case _:
                 name = type(request).__name__
-                self._reply(session.peer, wire.Refused(f"{name} is not for a {session.role} to send", may_retry=False))
+                self.reply(session.peer, wire.Refused(f"{name} is not for a {session.role} to send", may_retry=False))
 
     def _gradient(self, session: Session, gradient: wire.Gradient, received: Received) -> None:
         if self.finish is not None:
@@ -251,6 +255,7 @@ class Server:
         received.copy_payload_into(self._flat.answer_view())
         self._watch.lap("receive_s")
         now_s = self.clock.now_s()
+        started_s = None if gradient.job in session.from_before else self.clock.at(gradient.started_s)
         session.answered(gradient.job, session.last_heard_s)
         self._read_P = self._reads.of(gradient.job) if self._reads is not None else None
         finite, moved = is_finite(self._flat.answer_S), self._distance()
@@ -268,7 +273,7 @@ class Server:
                 finite=finite,
                 distance=moved,
                 queue_s=gradient.queue_s,
-                started_s=self.clock.at(gradient.started_s),
+                started_s=started_s,
             )
         )
 
@@ -277,52 +282,22 @@ class Server:
             return None
         return distance(self._flat.params_P, self._read_P)
 
-    def _welcome(self, peer: bytes, hello: wire.Hello) -> None:
-        known = self.sessions.of_peer(peer)
-        if known is not None:  # it has asked twice
-            self._greet(known)
-            return
-        holder = self.sessions.of_worker(hello.worker) if hello.role == "worker" else None
-        if holder is not None:
-            # Its connection may have broken: then it can't be reached any more, or it is the one that is back.
-            if (holder.host, holder.pid) == (hello.host, hello.pid):
-                self._drop(holder, "reconnected")
-                self._drain()
-            else:
-                self._reply(holder.peer, wire.Pong())
-        over = self.finish is not None and (hello.role == "worker" or self.evaluations.num_open == 0)
-        refusal = ("the run is over", False) if over else self.sessions.why_refused(hello)
-        if refusal is not None:
-            if not refusal[1]:
-                self._note(f"refused {hello.role} {hello.host} (process {hello.pid}): {refusal[0]}")
-            self._reply(peer, wire.Refused(refusal[0], may_retry=refusal[1]))
-            return
-        session = self.sessions.open(peer, hello, time.monotonic())
-        self._greet(session)
-        if session.role == "worker" and self.sessions.of_peer(peer) is session:  # it may be gone again
-            self.handle(Join(session.worker, self.clock.now_s()))
-
-    def _greet(self, session: Session) -> None:
-        name = run_name(self._directory.path)[:255]
-        now_s, sent_s = self.clock.now_s(), time.monotonic()
-        self._reply(session.peer, wire.Welcome(session.worker, self._payload_bytes, name, now_s, sent_s))
-
-    def _reply(self, peer: bytes, message: wire.Reply) -> None:
+    def reply(self, peer: bytes, message: wire.Reply) -> None:
         try:
             self._transport.send(peer, encode(message))
             self._watch.lap("send_s")
         except PeerGone as error:
             session = self.sessions.of_peer(peer)
             if session is not None:
-                self._drop(session, f"unreachable: {error}")
-                self._drain()
+                self.drop(session, f"unreachable: {error}")
+                self.drain()
 
     def _serve_evaluators(self) -> None:
         while self._asking:
             snapshot = self.evaluations.next_for(self._asking[0], training=self.finish is None)
             if snapshot is None:
                 if self.finish is not None and self.evaluations.num_open == 0:
-                    self._reply(self._asking.popleft(), wire.NoSnapshot(finished=True))
+                    self.reply(self._asking.popleft(), wire.NoSnapshot(finished=True))
                     continue
                 return
             peer = self._asking.popleft()
@@ -332,7 +307,7 @@ class Server:
             except PeerGone as error:
                 session = self.sessions.of_peer(peer)
                 if session is not None:
-                    self._drop(session, f"unreachable: {error}")
+                    self.drop(session, f"unreachable: {error}")
 
     # Time.
 
@@ -341,32 +316,37 @@ class Server:
         now_s = time.monotonic()
         if now_s < self._next_housekeeping_s:
             return
+        if now_s - self._next_housekeeping_s > _STOOD_STILL_S:  # stopped by a signal, say: nobody else was silent
+            self.sessions.excuse(now_s - self._next_housekeeping_s)
         self._next_housekeeping_s = now_s + _HOUSEKEEPING_S
         self._watch.lap("other_s")
         for session in self.sessions.overdue(now_s):
             silent_s = now_s - session.last_heard_s
-            self._note(f"{_title(session)} is overdue (last heard {silent_s:.0f} s ago): taken for dead")
-            self._drop(session, "overdue")
-        self._drain()
+            self.note(f"{_title(session)} is overdue (last heard {silent_s:.0f} s ago): taken for dead")
+            self.drop(session, "overdue")
+        self.drain()
         if self.finish is None:
             self._watch_start(now_s)
             self.handle(Tick(self.clock.now_s()))
             self._saver.save_if_due(self.state, self._update, self._flat, self.clock.now_s(), self._watch.times())
         else:
             self._serve_evaluators()
-        self._directory.flush()
+        self.directory.flush()
         self._watch.lap("record_s")
 
     def _watch_start(self, now_s: float) -> None:
         """The run begins with the workers that are there, or ends if there have been none for too long."""
         if list(self.state.workers):
             self._alone_since_s = now_s if self.state.begun else self._alone_since_s
-        limit_s = self.config.cluster.start_timeout_s
+        if now_s > self._reserved_until_s:
+            self.sessions.reserved = frozenset()
+        num_workers, limit_s = len(list(self.state.workers)), self.config.cluster.start_timeout_s
+        if num_workers and not self.state.begun:
+            limit_s = self.patience_s
         if now_s - self._alone_since_s <= limit_s:
             return
-        num_workers = len(list(self.state.workers))
         if num_workers and not self.state.begun:
-            self._note(f"beginning with {num_workers} of {self.config.cluster.num_workers} workers after {limit_s:g} s")
+            self.note(f"beginning with {num_workers} of {self.config.cluster.num_workers} workers after {limit_s:g} s")
             self.handle(Begin(self.clock.now_s()))
         elif not num_workers:
             self.fail(f"no worker has been there for {limit_s:g} s")
@@ -380,7 +360,9 @@ class Server:
         self.handle(Stop(reason, self.clock.now_s(), failed=True))
 
     def resume(self) -> None:
-        """Record what was in flight when the state was saved as lost."""
+        """Record what was in flight when the state was saved as lost; its workers keep their numbers."""
+        self.sessions.reserved = frozenset(self.state.ledger.per_worker)
+        self._reserved_until_s = time.monotonic() + self.config.cluster.start_timeout_s
         self.handle(Resume(self.clock.now_s()))
 
     def dismiss_workers(self) -> None:
@@ -388,7 +370,7 @@ class Server:
         assert self.finish is not None
         for session in self.sessions:
             if session.role == "worker" or self.finish.failed:
-                self._reply(session.peer, wire.Stop(shorten(self.finish.reason)))
+                self.reply(session.peer, wire.Stop(shorten(self.finish.reason)))
         self._serve_evaluators()
 
     @property

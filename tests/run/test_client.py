@@ -14,7 +14,7 @@ from asgd.run.client import Connection, Refusal
 from asgd.run.signals import StopRequests
 
 CONFIG = load_config({"budget": {"versions": 1}, "cluster": {"start_timeout_s": 2.0, "server_timeout_s": 1.0}})
-WELCOME = Welcome(worker=3, payload_bytes=4, run="r", time_s=1.5, sent_s=100.0)
+WELCOME = Welcome(worker=3, payload_bytes=4, run="r", time_s=1.5, sent_s=100.0, incarnation=0)
 
 
 def connection(hub, stops=None, config=CONFIG):
@@ -48,7 +48,7 @@ def test_several_refusals_of_old_messages_do_not_spoil_the_welcome():
     """A server that was restarted answers each message that had been waiting for it with a refusal of its own."""
     hub = InProcessHub()
     again = (Refused("you are not known here (any more): say hello", True), None)
-    job = (Job(7, 2, 101.0), memoryview(b"abcd"))
+    job = (Job(7, 2, 101.0, -1), memoryview(b"abcd"))
     with hub.server() as server:
         client = connection(hub)
         thread = serve(server, [again, again, again, (WELCOME, None), job])
@@ -56,7 +56,7 @@ def test_several_refusals_of_old_messages_do_not_spoil_the_welcome():
         reply, received, _ = client.wait()
         while isinstance(reply, Welcome):
             reply, received, _ = client.wait()
-        assert reply == Job(7, 2, 101.0) and received.payload_bytes == 4
+        assert reply == Job(7, 2, 101.0, -1) and received.payload_bytes == 4
         thread.join(5.0)
 
 
@@ -86,7 +86,7 @@ def test_a_waiting_client_gives_signs_of_life():
     hub = InProcessHub()
     with hub.server() as server:
         client = connection(hub)
-        thread = serve(server, [(Pong(), None)], [(NoSnapshot(True), None)])
+        thread = serve(server, [(Pong(-1), None)], [(NoSnapshot(True), None)])
         assert client.wait()[0] == NoSnapshot(True)
         thread.join(5.0)
 
@@ -110,11 +110,11 @@ def test_a_cancelled_job_that_is_kept_is_forgotten():
     hub = InProcessHub()
     with hub.server() as server:
         client = connection(hub)
-        job = (Job(7, 2, 101.0), memoryview(b"abcd"))
-        thread = serve(server, [job, (Job(8, 2, 101.0), memoryview(b"abcd"))])
+        job = (Job(7, 2, 101.0, -1), memoryview(b"abcd"))
+        thread = serve(server, [job, (Job(8, 2, 101.0, -1), memoryview(b"abcd"))])
         client.send(Ping())
         for _ in range(2):
             client.hold(client.wait(until_s=float("inf")))
         client.forget(7)
-        assert client.wait()[0] == Job(8, 2, 101.0)
+        assert client.wait()[0] == Job(8, 2, 101.0, -1)
         thread.join(5.0)

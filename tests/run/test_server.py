@@ -81,6 +81,7 @@ class World:
 
     def hello(self, peer, worker=-1, pid=1, **changes):
         plain = {"protocol": PROTOCOL_VERSION, "role": "worker", "worker": worker, "host": "h", "pid": pid}
+        plain |= {"jobs": ()}
         plain |= {"layout": self.flat.layout.digest, "task": task_digest(self.config)}
         self.say(peer, Hello(**(plain | changes)))
 

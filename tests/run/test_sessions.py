@@ -17,13 +17,14 @@ def hello(**changes):
         "task": "t",
         "host": "h",
         "pid": 1,
+        "jobs": (),
     }
     return Hello(**(plain | changes))
 
 
 @pytest.fixture
 def sessions():
-    return Sessions("l", "t", min_lease_s=10.0)
+    return Sessions("l", "t", min_lease_s=10.0, max_lease_s=1000.0)
 
 
 @pytest.mark.parametrize(
