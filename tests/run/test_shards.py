@@ -105,7 +105,7 @@ def test_a_simulated_job_takes_its_workers_samples(recorded):
 
 
 def test_a_real_job_takes_its_workers_samples(recorded):
-    """A worker on a connection that gives it two jobs, is lost and comes back with another number, and gives one more."""
+    """A worker on a connection that gives it two jobs, comes back with another number, and gives one more."""
     config, task, shards = recorded
     said = [Job(0, 0, 0.0, -1), Job(7, 0, 0.0, -1), Job(9, 0, 0.0, -1), Stop("done")]
 
