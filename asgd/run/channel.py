@@ -1,8 +1,9 @@
 """The line between the server process and whoever supervises it: JSON objects, one a line, over a socket pair.
 
 From the supervisor: {"died": worker, "pid": ..., "reason": ...}, {"restarted": worker},
-{"evaluator_died": reason, "pid": ..., "again": bool}, {"stop": reason, "failed": bool}, and to a server that is started
-again {"server_died": reason, "server_restarts": n, "restarts": {worker: n}}.
+{"evaluator_died": reason, "pid": ..., "again": bool}, {"stop": reason, "failed": bool}, {"no_worker_left": reason}
+when it has no workers itself, and to a server that is started again {"server_died": reason, "server_restarts": n,
+"restarts": {worker: n}}.
 From the server: {"address": ...} once it listens, {"status": ...}, {"ending": true} before it dismisses the workers.
 """
 

@@ -86,6 +86,7 @@ class Connection:
         self._transport = transport
         self._address = address
         self._role, self._worker, self._layout = role, worker, layout
+        self._any_number = worker < 0
         self._task = task_digest(config)
         self._payload_bytes = payload_bytes
         self._limit_s = config.cluster.server_timeout_s
@@ -112,17 +113,20 @@ class Connection:
         deadline_s = time.monotonic() + self._start_limit_s
         return self._say_hello(deadline_s, f"no server answers at {self._address} (waited {self._start_limit_s:g} s)")
 
-    def _say_hello(self, deadline_s: float, too_late: str) -> Welcome:
-        hello = Hello(
+    def _hello(self, worker: int, jobs: tuple[int, ...]) -> Hello:
+        return Hello(
             protocol=PROTOCOL_VERSION,
             role="worker" if self._role == "worker" else "evaluator",
-            worker=self._worker,
+            worker=worker,
             layout=self._layout,
             task=self._task,
             host=platform.node()[:255],
             pid=os.getpid(),
-            jobs=self._jobs(),
+            jobs=jobs,
         )
+
+    def _say_hello(self, deadline_s: float, too_late: str) -> Welcome:
+        hello = self._hello(self._worker, self._jobs())
         next_s, apart_s, waits = time.monotonic(), RETRY_AFTER_S, False
         while True:
             now_s = time.monotonic()
@@ -152,6 +156,8 @@ class Connection:
             if isinstance(reply, Refused) and waits:
                 waits, next_s = False, now_s + apart_s
                 apart_s = min(2 * apart_s, RETRY_AFTER_AT_MOST_S)
+                if self._any_number and apart_s >= RETRY_AFTER_AT_MOST_S:  # another has got our number meanwhile
+                    hello = self._hello(-1, ())
             if isinstance(reply, Job):
                 assert got is not None
                 self._inbox.append(got)

@@ -87,8 +87,9 @@ class Cluster:
                 self._pass_on_stops()
         self._hear_server()
         if self.server_status != 0 and self.error is None:
+            again = f" again after {self.server_restarts} restarts" if self.server_restarts else ""
             self.error = RunError(
-                f"the server died: {ending(self.server_status)} (see {self.path / 'logs' / 'server.log'}); "
+                f"the server died{again}: {ending(self.server_status)} (see {self.path / 'logs' / 'server.log'}); "
                 f"`asgd train --resume --run-dir {self.path}` goes on from the last checkpoint, if there is one"
             )
         if self.error is not None:
@@ -182,7 +183,7 @@ class Cluster:
                 self.channel.send({"restarted": process.worker})
             self._spawn(process.role, process.worker)
         elif process.role == "worker" and not self._has_workers() and not self.training_over:
-            self.channel.send({"stop": f"the last worker died: {reason}", "failed": True})
+            self.channel.send({"no_worker_left": f"the last worker died: {reason}"})
 
     def _server_exited(self, event: dict[str, Any]) -> None:
         """Start the server again if it was killed or crashed; what it found wrong itself is wrong the next time too."""

@@ -35,7 +35,7 @@ def welcome(server: Server, peer: bytes, hello: wire.Hello) -> None:
             server.note(f"refused {hello.role} {hello.host} (process {hello.pid}): {refusal[0]}")
         server.reply(peer, wire.Refused(refusal[0], may_retry=refusal[1]))
         return
-    session = server.sessions.open(peer, hello, time.monotonic())
+    session = server.sessions.open(peer, hello, time.monotonic(), expected=server.state.workers)
     _greet(server, session)
     if session.role == "worker":
         _take_up(server, session, hello.jobs)

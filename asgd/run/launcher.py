@@ -37,6 +37,7 @@ import msgspec
 from asgd.config import load_config
 from asgd.errors import AsgdError
 from asgd.run.channel import Channel
+from asgd.run.checkpoints import list_checkpoints
 from asgd.run.processes import die_with
 from asgd.run.roles import Prepared, evaluator_role, prepare, server_role, worker_role
 from asgd.run.signals import StopRequests, stopping_by_signals
@@ -54,10 +55,16 @@ class Launcher:
     resume: bool
     started_s: float
     events: int  # the descriptor that events are written to
+    has_served: bool = False  # whether a server was there before
     errors: dict[int, int] = field(default_factory=dict)
 
     def spawn(self, role: str, worker: int, address: str) -> int:
         """Fork a role; returns its process id."""
+        if role == "server" and self.has_served:
+            # Without a checkpoint it was killed before the first job: it begins as it did.
+            self.resume = self.resume or bool(list_checkpoints(self.path / "checkpoints"))
+            self.started_s = time.monotonic()
+        self.has_served = self.has_served or role == "server"
         reading, writing = os.pipe()
         parent = os.getpid()
         pid = os.fork()
@@ -188,8 +195,6 @@ def _loop(launcher: Launcher, emit: Callable[[dict[str, Any]], None]) -> None:
             command = msgspec.json.decode(line)
             if "spawn" in command:
                 pid = launcher.spawn(command["spawn"], command["worker"], command["address"])
-                if command["spawn"] == "server":
-                    launcher.resume, launcher.started_s = True, time.monotonic()
                 emit({"spawned": pid, "role": command["spawn"], "worker": command["worker"]})
             elif command["signal"] in launcher.errors:
                 os.kill(command["signal"], command["number"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,11 @@ class Saver:
         tensors, plain = content(state, update, flat, now_s, times)
         copies = {name: tensor.clone() for name, tensor in tensors.items()}
         self._running = self._writer.submit(save, self._path, copies, plain, state.version, self._config.keep)
+
+    def wait(self) -> None:
+        """Wait for the one being written, if any."""
+        if self._running is not None:
+            wait([self._running])
 
     def _collect(self) -> bool:
         """Whether the last one has been written; tells when it could not be."""

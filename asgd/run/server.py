@@ -76,13 +76,13 @@ class Server:
         self._reads = Reads() if info.needs_read_parameters or info.needs_distance else None
         self._measures = info.needs_distance
         self._read_P: Tensor | None = None  # what the job of the arrival being handled was given
-        self._transport, self._saver, self.note = transport, saver, note
+        self._transport, self.saver, self.note = transport, saver, note
         self.payload_bytes = flat.state_view().nbytes
         self._asking: deque[bytes] = deque()  # evaluators that wait for a snapshot
         self._events: deque[Event] = deque()
         self._alone_since_s = time.monotonic()
         self.patience_s = config.cluster.start_timeout_s  # how long the run's beginning waits for all workers
-        self._next_housekeeping_s = self._reserved_until_s = time.monotonic()
+        self._next_housekeeping_s = time.monotonic()
         self._num_not_finite = 0
         self._num_refused = 0
 
@@ -328,7 +328,7 @@ class Server:
         if self.finish is None:
             self._watch_start(now_s)
             self.handle(Tick(self.clock.now_s()))
-            self._saver.save_if_due(self.state, self._update, self._flat, self.clock.now_s(), self._watch.times())
+            self.saver.save_if_due(self.state, self._update, self._flat, self.clock.now_s(), self._watch.times())
         else:
             self._serve_evaluators()
         self.directory.flush()
@@ -338,8 +338,6 @@ class Server:
         """The run begins with the workers that are there, or ends if there have been none for too long."""
         if list(self.state.workers):
             self._alone_since_s = now_s if self.state.begun else self._alone_since_s
-        if now_s > self._reserved_until_s:
-            self.sessions.reserved = frozenset()
         num_workers, limit_s = len(list(self.state.workers)), self.config.cluster.start_timeout_s
         if num_workers and not self.state.begun:
             limit_s = self.patience_s
@@ -360,9 +358,7 @@ class Server:
         self.handle(Stop(reason, self.clock.now_s(), failed=True))
 
     def resume(self) -> None:
-        """Record what was in flight when the state was saved as lost; its workers keep their numbers."""
-        self.sessions.reserved = frozenset(self.state.ledger.per_worker)
-        self._reserved_until_s = time.monotonic() + self.config.cluster.start_timeout_s
+        """Record what was in flight when the state was saved as lost."""
         self.handle(Resume(self.clock.now_s()))
 
     def dismiss_workers(self) -> None:

@@ -71,6 +71,7 @@ class Serving:
         server.housekeeping()
         if self.began_s is None and server.state.begun:
             self.began_s, self.phase = time.monotonic(), "training"
+            server.saver.wait()  # before any answer: what trains can be gone on with (the workers compute meanwhile)
             self._next_status_s = 0.0  # a display sees the workers at once, however short the run is
         if self.channel is not None:
             self._listen(server)
@@ -97,6 +98,9 @@ class Serving:
                 server.leave(message["pid"], reason)
             elif "server_died" in message:
                 self._started_again(server, message)
+            elif "no_worker_left" in message:
+                if not list(server.state.workers):  # others may have joined from elsewhere
+                    server.fail(message["no_worker_left"])
             elif message.get("failed"):
                 server.fail(message["stop"])
             else:
@@ -239,6 +243,7 @@ def serve(
                 )
                 serving.note(f"listening at {transport.address}")
                 if channel is not None:
+                    server.sessions.reserved = frozenset(range(config.cluster.num_workers))
                     channel.send({"address": transport.address})
                 if resume:
                     server.resume()

@@ -7,7 +7,7 @@ or the core.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from asgd.net.messages import PROTOCOL_VERSION, Hello
@@ -67,7 +67,7 @@ class Sessions:
 
     Arguments: layout and task: the digests that a client must have; min_lease_s, max_lease_s: the shortest and the
     longest silence, in seconds, after which a client counts as gone. `reserved`: numbers that only who asks for them
-    gets, because their workers are expected back.
+    gets: the supervisor's own workers.
     """
 
     def __init__(self, layout: str, task: str, min_lease_s: float, max_lease_s: float) -> None:
@@ -102,11 +102,11 @@ class Sessions:
             return f"worker {hello.worker} is there already", True
         return None
 
-    def open(self, peer: bytes, hello: Hello, now_s: float) -> Session:
-        """Let a client in; a worker that doesn't mind gets the smallest free number."""
+    def open(self, peer: bytes, hello: Hello, now_s: float, expected: Collection[int] = ()) -> Session:
+        """Let a client in; a worker that doesn't mind gets the smallest free number that nobody is `expected` with."""
         worker = hello.worker
         if hello.role == "worker" and worker < 0:
-            taken = self.reserved.union(self._by_worker)
+            taken = self.reserved.union(self._by_worker, expected)
             worker = next(number for number in range(len(taken) + 1) if number not in taken)
         session = Session(peer, hello.role, worker if hello.role == "worker" else -1, hello.host, hello.pid, now_s)
         self._by_peer[peer] = session

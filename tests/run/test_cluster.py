@@ -217,7 +217,7 @@ def test_the_evaluator_is_started_again(config, tmp_path):
 
 
 def test_a_killed_server_is_resumed_from_its_checkpoint(config, tmp_path):
-    config["cluster"]["speeds"] = {"profile": "equal", "seconds": 0.01}
+    config["cluster"] |= {"max_server_restarts": 0, "speeds": {"profile": "equal", "seconds": 0.01}}
     config["checkpoints"] = {"every_versions": 20}
     killed = []
 
