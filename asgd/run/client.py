@@ -16,6 +16,7 @@ from asgd.config import Config, task_digest
 from asgd.errors import Interrupted, ProtocolError, RunError
 from asgd.net.messages import (
     PROTOCOL_VERSION,
+    Cancel,
     Goodbye,
     Gradient,
     Hello,
@@ -173,8 +174,10 @@ class Connection:
     def _come_back(self, why: str) -> None:
         """Say hello again after the server was lost, for as long as it may be silent."""
         while (got := self._receive(0.0)) is not None:  # what came before belongs to what we hold
-            if not isinstance(got.reply, Refused):
+            if isinstance(got.reply, Job | Cancel | Stop):
                 self._inbox.append(got)
+            elif isinstance(got.reply, Refused) and not got.reply.may_retry:
+                raise RunError(f"the server at {self._address} refused us: {got.reply.reason}")
         if any(isinstance(got.reply, Stop) for got in self._inbox):
             return
         before = self._incarnation

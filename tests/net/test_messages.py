@@ -260,6 +260,10 @@ def test_a_header_beyond_the_limit_is_refused_before_it_is_read():
         Stop("x" * (MAX_REASON_CHARS + 1)),
         Stop("\ud800"),
         Welcome(-2, 0, "", 0.0, 0.0, 0),
+        Hello(1, "worker", 0, "", "", "", 1, (5, -1)),
+        Job(1, 0, 0.0, -2),
+        Pong(-2),
+        Welcome(0, 0, "", 0.0, 0.0, -1),
         Hello(1, "boss", 0, "", "", "", 1, ()),  # type: ignore[arg-type]
         Evaluated(1, {str(number): 0.0 for number in range(65)}, 1.0),
     ],
@@ -295,3 +299,27 @@ def test_payloads_come_with_three_messages_only_and_in_the_agreed_length():
     check_payload(Ping(), 0, 4096)
     with pytest.raises(ProtocolError, match=r"Cancel .* 4096 bytes; 0"):
         check_payload(Cancel(1), 4096, 4096)
+
+
+@pytest.mark.parametrize(
+    ("role", "worker", "jobs", "sentence"),
+    [
+        ("worker", 0, [4, 4], "jobs names a job twice"),
+        ("worker", -1, [4], "jobs are for a worker with a number to name"),
+        ("evaluator", -1, [4], "jobs are for a worker with a number to name"),
+        ("worker", 0, list(range(MAX_HELD_JOBS + 1)), "length <= 1024"),
+        ("worker", 0, [1.5], "Expected `int`"),
+        ("worker", 0, [True], "Expected `int`"),
+        ("worker", 0, None, "Expected `array`"),
+    ],
+    ids=["twice", "no number", "evaluator", "too many", "float", "bool", "none"],
+)
+def test_what_a_hello_may_not_hold(role, worker, jobs, sentence):
+    plain = {"type": "hello", "protocol": 3, "role": role, "worker": worker, "layout": "l", "task": "t"}
+    plain |= {"host": "h", "pid": 1, "jobs": jobs}
+    with pytest.raises(ProtocolError, match=sentence):
+        decode_request(msgspec.msgpack.encode(plain))
+    assert decode_request(msgspec.msgpack.encode(plain | {"role": "worker", "worker": 0, "jobs": [1, 2]})).jobs == (
+        1,
+        2,
+    )
