@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from asgd.api import replay as replay
     from asgd.api import resume as resume
     from asgd.api import simulate as simulate
     from asgd.api import train as train
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from asgd.learn.task import TensorData as TensorData
     from asgd.report.writing import Report as Report
     from asgd.report.writing import write_report as write_report
+    from asgd.run.replay import Replay as Replay
     from asgd.run.result import Run as Run
     from asgd.sim.tune import tune as tune
     from asgd.sim.tuning import Tuning as Tuning
@@ -33,12 +35,14 @@ _PUBLIC = {
     "Config": "asgd.config",
     "ConfigError": "asgd.errors",
     "Known": "asgd.learn.task",
+    "Replay": "asgd.run.replay",
     "Report": "asgd.report.writing",
     "Run": "asgd.run.result",
     "Task": "asgd.learn.task",
     "TensorData": "asgd.learn.task",
     "Tuning": "asgd.sim.tuning",
     "load_config": "asgd.config",
+    "replay": "asgd.api",
     "resume": "asgd.api",
     "simulate": "asgd.api",
     "train": "asgd.api",

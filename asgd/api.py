@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgd.config import Config, load_config, to_toml
 from asgd.errors import ConfigError, RunError
@@ -12,9 +12,12 @@ from asgd.run.build import resumed, validate
 from asgd.run.cluster import run_cluster
 from asgd.run.display import Display, make_display
 from asgd.run.paths import default_run_directory, resolve_data_root
-from asgd.run.records import RunDirectory, claim, discard_unbegun
+from asgd.run.records import JOURNAL, RunDirectory, claim, discard_unbegun
 from asgd.run.result import Run
 from asgd.run.signals import StopRequests
+
+if TYPE_CHECKING:
+    from asgd.run.replay import Replay
 
 
 def train(
@@ -65,8 +68,8 @@ def resume(
     display: Display | None = None,
     stops: StopRequests | None = None,
 ) -> Run:
-    """Go on with the run in `run_dir` from its newest good checkpoint, as configured there or by `config`, e.g. with a
-    larger budget.
+    """Go on with the run in `run_dir` where it ended, as configured there or by `config`, e.g. with a larger budget:
+    from its newest good checkpoint, or, with `recovery.mode = "exact"`, with what its journal has beyond it as well.
 
     Errors: ConfigError and RunError, one sentence each, e.g. when there is no checkpoint.
     """
@@ -74,7 +77,8 @@ def resume(
     resolved = resumed_config(path, config, overrides)
     with claim(path):
         with RunDirectory.open(path, mode="write") as directory:
-            if not list((path / "checkpoints").glob("*.safetensors")):
+            from_journal = resolved.recovery.mode == "exact" and (path / JOURNAL).exists()
+            if not from_journal and not list((path / "checkpoints").glob("*.safetensors")):
                 raise RunError(f"{path} has no checkpoint to resume from; start the run anew (--overwrite)")
             directory.write_config(to_toml(resolved))
         return _run(resolved, path, data_root, display, stops, resume=True)
@@ -137,6 +141,34 @@ def simulate(
             say(line)
         simulate_into(prepared.config, prepared.task, path, end_of_job, progress, fed, stops)
     return Run(path, data_root)
+
+
+def replay(
+    run: Path | str,
+    *,
+    until: int | None = None,
+    check: bool = False,
+    data_root: Path | str | None = None,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> Replay:
+    """Compute a run again in this process from its journal and seeds, and compare it with its record to the bit.
+
+    Args:
+        run: its directory; of a real run or a simulated one.
+        until: a version to stop at; the model is then that of this version.
+        check: stop at the first difference.
+        data_root: where data sets are; see `resolve_data_root`.
+        progress: takes the part of the journal that is done, 0 to 1.
+
+    Errors: ConfigError and RunError, one sentence each.
+
+    Example:
+        replayed = asgd.replay("runs/first")
+        print(replayed.is_exact, replayed.differences, replayed.model())
+    """
+    from asgd.run.replay import replay
+
+    return replay(run, until=until, check_only=check, data_root=resolve_data_root(data_root), progress=progress)
 
 
 def _run(

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from asgd.cli import benchmark, claims, listing, reporting, roles, runs, training, tuning
+from asgd.cli import benchmark, claims, listing, replaying, reporting, roles, runs, training, tuning
 from asgd.cli.options import INTERRUPTED, app
 from asgd.cli.training import train_and_show
 from asgd.errors import AsgdError
@@ -24,6 +24,7 @@ __all__ = [
     "exit_with",
     "listing",
     "main",
+    "replaying",
     "reporting",
     "roles",
     "runs",

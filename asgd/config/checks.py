@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, get_args
 
-from asgd.config.schema import Config, Evaluate, OptimizerName, PartitionName, ScheduleName, ScheduleUnit
+from asgd.config.schema import Config, Evaluate, OptimizerName, PartitionName, RecoveryMode, ScheduleName, ScheduleUnit
 
 LARGEST = 2**63 - 1  # what messages and records can carry
 
@@ -142,6 +142,9 @@ RULES: dict[str, Rule] = {
     "checkpoints.every_versions": _whole(0),
     "checkpoints.every_s": _number(0),
     "checkpoints.keep": _whole(1),
+    "recovery.mode": _one_of(RecoveryMode),
+    "recovery.sync_s": _number(0),
+    "recovery.grace_s": _number(0),
     "records.tensorboard": _FLAG,
     "records.report": _FLAG,
 }

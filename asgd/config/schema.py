@@ -15,6 +15,7 @@ PartitionName = Literal["iid", "dirichlet", "by_label", "by_size"]
 ScheduleName = Literal["constant", "cosine", "step"]
 ScheduleUnit = Literal["versions", "samples"]
 Evaluate = Literal["during", "after", "never"]
+RecoveryMode = Literal["checkpoint", "exact"]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -216,6 +217,24 @@ class CheckpointsConfig(Section, frozen=True):
     keep: int = 2
 
 
+class RecoveryConfig(Section, frozen=True):
+    """`[recovery]`: how a run goes on after its server has died.
+
+    Attributes:
+        mode: "checkpoint" goes on from the newest good checkpoint: what came after it is moved out of the record, and
+            jobs in flight are lost; "exact" computes the events after it again from the journal, ends on the same bytes
+            and keeps workers and jobs. For that the server keeps what each job in flight was given: one more copy of
+            the parameters per update, memory and checkpoints for as many versions as there are jobs in flight.
+        sync_s: seconds between two times that the journal is brought to the disk, >= 0: what a power cut may cost; the
+            death of a process costs nothing.
+        grace_s: in mode "exact", how long the workers of before may take to come back with their jobs, >= 0.
+    """
+
+    mode: RecoveryMode = "checkpoint"
+    sync_s: float = 0.2
+    grace_s: float = 10.0
+
+
 class RecordsConfig(Section, frozen=True):
     """`[records]`: what a run leaves beside its trace, metrics and summary.
 
@@ -245,4 +264,5 @@ class Config(Section, frozen=True):
     budget: BudgetConfig = BudgetConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoints: CheckpointsConfig = CheckpointsConfig()
+    recovery: RecoveryConfig = RecoveryConfig()
     records: RecordsConfig = RecordsConfig()

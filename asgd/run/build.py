@@ -63,7 +63,7 @@ def validate(config: Config) -> None:
 
 
 # What may change when a run goes on: nothing that the numbers of its first part depend on.
-MAY_CHANGE = ("budget", "evaluation", "checkpoints", "cluster", "records")
+MAY_CHANGE = ("budget", "evaluation", "checkpoints", "recovery", "cluster", "records")
 FIXED_IN_CLUSTER = ("threads_per_worker", "autocast")
 
 
@@ -74,6 +74,9 @@ def resumed(old: Config, new: Config) -> Config:
     configuration. The number of workers stays where each has data of its own: another one would be another partition,
     and the mean of the workers' losses another objective. Errors: ConfigError naming the first key that may not change.
     """
+    total = schedule_total(old)
+    if new.schedule.total == total:  # what this function gave before
+        new = msgspec.structs.replace(new, schedule=msgspec.structs.replace(new.schedule, total=old.schedule.total))
     before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
     pairs = [(name, before[name], after[name]) for name in before if name not in MAY_CHANGE]
     fixed = FIXED_IN_CLUSTER if old.task.partition == "iid" else (*FIXED_IN_CLUSTER, "num_workers")
@@ -89,7 +92,6 @@ def resumed(old: Config, new: Config) -> Config:
                 f"{name} = {wanted!r}: the run was started with {was!r}, and a run that goes on may only change "
                 f"{', '.join(MAY_CHANGE)} (without {', '.join(fixed)})"
             )
-    total = schedule_total(old)
     return msgspec.structs.replace(new, schedule=msgspec.structs.replace(new.schedule, total=total))
 
 

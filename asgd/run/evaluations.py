@@ -120,6 +120,10 @@ class Evaluations:
         self.latest = latest
         self._last_version = latest.version if latest else -1
 
+    def pass_by(self, state: ServerState, now_s: float) -> None:
+        """Count the points of evaluation up to now as passed: what they gave is in the record already."""
+        self._points_passed = self._points(state, now_s)
+
     def next_for(self, evaluator: bytes, training: bool) -> Snapshot | None:
         """The snapshot that an evaluator gets now, None when there is none for the time being."""
         if not self._waiting or (training and self._config.evaluate == "after"):

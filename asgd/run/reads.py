@@ -12,8 +12,8 @@ class Reads:
     """Keeps the vector that each outstanding job was given until the job ends.
 
     Jobs that were given at the same `version` share a copy; it is freed, for the next version, when the last of them
-    ends. So there are at most as many copies as jobs outstanding at once: n times the jobs per worker. Nothing of this
-    is part of a checkpoint, because the jobs in flight are lost when a run goes on.
+    ends. So there are at most as many copies as jobs outstanding at once: n times the jobs per worker. They are part of
+    a checkpoint only if the jobs in flight shall outlive the server (`recovery.mode = "exact"`).
 
     Example:
         >>> reads, params = Reads(), torch.tensor([1.0])
@@ -54,3 +54,16 @@ class Reads:
         if not self._num_jobs[version]:
             del self._num_jobs[version]
             self._free.append(self._kept.pop(version))
+
+    def kept(self) -> tuple[list[tuple[int, int]], list[Tensor]]:
+        """All jobs, each with the place of its vector in the list beside; the vectors are not copied."""
+        places = {version: place for place, version in enumerate(self._kept)}
+        jobs = [(job, places[version]) for job, version in self._version_of.items()]
+        return jobs, list(self._kept.values())
+
+    def load(self, jobs: list[tuple[int, int]], vectors: list[Tensor]) -> None:
+        """Take over what `kept` gave, in place of all that is here."""
+        for job in list(self._version_of):
+            self.ended(job)
+        for job, place in jobs:
+            self.given(job, ("saved", place), vectors[place])

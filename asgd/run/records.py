@@ -31,15 +31,17 @@ from asgd.run.files import (
     write_atomically,
 )
 from asgd.run.formats import MetricsRow, Summary
+from asgd.run.journal import Header, Journal
 
 JOBS_PER_INCARNATION = 2**32  # the jobs of incarnation k are numbered from k * 2**32
 CONFIG, TRACE, METRICS, SUMMARY = "config.toml", "trace.jsonl", "metrics.jsonl", "summary.json"
 UNDONE_TRACE, UNDONE_METRICS = "trace.undone.jsonl", "metrics.undone.jsonl"
+JOURNAL, UNDONE_JOURNAL = "journal.bin", "journal.undone.bin"
 INCARNATION, LOCK, CLAIM, CHECKPOINTS = "incarnation.json", "run.lock", "command.lock", "checkpoints"
 TENSORBOARD = "tensorboard"
 # What overwriting removes, and nothing else: a file that somebody else put there is not ours to delete.
 _OURS = (SUMMARY, CONFIG, TRACE, METRICS, UNDONE_TRACE, UNDONE_METRICS, INCARNATION, CHECKPOINTS, "snapshots", "logs",
-         "report.html", "report", TENSORBOARD)  # fmt: skip
+         "report.html", "report", TENSORBOARD, JOURNAL, UNDONE_JOURNAL)  # fmt: skip
 
 
 class Follower(Protocol):
@@ -113,6 +115,7 @@ class RunDirectory:
         self._lock: int | None = None
         self._appenders: dict[str, LineAppender] = {}
         self._follower: Follower | None = None
+        self._journal: Journal | None = None
 
     @classmethod
     def create(cls, path: Path | str, config_toml: str, overwrite: bool = False) -> RunDirectory:
@@ -179,6 +182,9 @@ class RunDirectory:
                 for appender in self._appenders.values():
                     appender.close()
                 self._appenders.clear()
+                if self._journal is not None:
+                    self._journal.close()
+                self._journal = None
                 if self._lock is not None:
                     give_lock_back(self._lock)
                 self._lock = None
@@ -221,6 +227,30 @@ class RunDirectory:
         """Write the lines in memory to the files; `sync` also to the disk (before a checkpoint that counts on them)."""
         for appender in self._appenders.values():
             appender.flush(sync)
+        if sync and self._journal is not None:
+            self._journal.sync()
+
+    def open_journal(self, header: Header, sync_s: float = 0.2) -> Journal:
+        """Open journal.bin for appending, closed with the directory; see `Journal`."""
+        self._check_writable()
+        self._journal = Journal(self.path / JOURNAL, header, self.notes, sync_s)
+        return self._journal
+
+    @property
+    def journal(self) -> Journal:
+        """What `open_journal` gave."""
+        assert self._journal is not None, "the journal is opened first"
+        return self._journal
+
+    def put_journal_aside(self) -> None:
+        """Rename a journal that nothing can go on with, to journal.undone.bin."""
+        self._check_writable()
+        if self._journal is not None:
+            self._journal.close()
+        try:
+            (self.path / JOURNAL).replace(self.path / UNDONE_JOURNAL)
+        except OSError as error:
+            raise RunError(f"{self.path / JOURNAL} cannot be renamed: {reason_of(error)}.") from error
 
     def write_summary(self, summary: Summary) -> None:
         """Write summary.json by an atomic rename, after everything else: from then on the run counts as ended."""

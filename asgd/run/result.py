@@ -21,8 +21,9 @@ from asgd.run.records import CHECKPOINTS, CONFIG, RunDirectory
 
 # Torch takes seconds to import: only what needs a model imports it, and reading a summary doesn't.
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+    from asgd.learn.flat import FlatModel
     from asgd.run.checkpoints import Checkpoint
 
 
@@ -131,15 +132,20 @@ class Run:
                 f"The checkpoint of version {checkpoint.version} of {self.path} does not fit the model that task "
                 f"{task_config.function!r} makes now: the task has changed since the run."
             )
-        tensors = flat.named_tensors(state_S)
-        module = flat.module
-        for parameter in module.parameters():
-            parameter.data = parameter.data.clone()  # no longer a view of the flat vector
-            parameter.grad = None
-        for buffer in module.buffers():
-            buffer.data = buffer.data.clone()
-        module.load_state_dict(tensors)
-        return module.eval()
+        return plain_module(flat, state_S)
+
+
+def plain_module(flat: FlatModel, state_S: Tensor) -> nn.Module:
+    """The model's module with these values, in eval mode; its tensors are its own, so the flat model is used up."""
+    tensors = flat.named_tensors(state_S)
+    module = flat.module
+    for parameter in module.parameters():
+        parameter.data = parameter.data.clone()  # no longer a view of the flat vector
+        parameter.grad = None
+    for buffer in module.buffers():
+        buffer.data = buffer.data.clone()
+    module.load_state_dict(tensors)
+    return module.eval()
 
 
 def export(run: Run | Path | str, file: Path | str, version: int | None = None) -> Path:
@@ -152,19 +158,28 @@ def export(run: Run | Path | str, file: Path | str, version: int | None = None) 
 
     Errors: those of `Run.model`; `ConfigError` for another ending; `RunError` when the file cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    run = run if isinstance(run, Run) else Run(run)
-    path = Path(file)
-    if path.suffix != ".safetensors":
-        raise ConfigError(f"The file to export to is {str(file)!r}, and its name must end in .safetensors.")
+    run, path = run if isinstance(run, Run) else Run(run), Path(file)
+    _check_ending(path)
     checkpoint = run.checkpoint(version)
     # Cloned, because tied parameters share memory and the format has no word for that.
     tensors = {
         name: tensor.detach().clone().contiguous() for name, tensor in run._model_of(checkpoint).state_dict().items()
     }
-    metadata = {"format": "pt", "task": run.config.task.function, "version": str(checkpoint.version)}
+    return write_named(path, tensors, run.config.task.function, checkpoint.version)
+
+
+def _check_ending(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise ConfigError(f"The file to export to is {str(path)!r}, and its name must end in .safetensors.")
+
+
+def write_named(path: Path, tensors: dict[str, Tensor], task: str, version: int) -> Path:
+    """Write named tensors that share no memory to a safetensors file, in one step; errors as of `export`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    _check_ending(path)
+    metadata = {"format": "pt", "task": task, "version": str(version)}
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         save_file(tensors, temporary, metadata=metadata)

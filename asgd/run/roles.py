@@ -72,6 +72,7 @@ def server_role(
     flat = build_model(prepared.task, prepared.config.seed)
     return serve(
         prepared.config,
+        prepared.task,
         flat,
         path,
         address,

@@ -16,19 +16,20 @@ from asgd.config import Config, task_digest
 from asgd.core.actions import Action, Assign, Cancel, Finish, Record, Refuse
 from asgd.core.events import Arrival, Begin, Event, Leave, Resume, Stop, Tick
 from asgd.core.methods import METHODS
-from asgd.core.state import NOT_FINITE, ServerState
+from asgd.core.state import ServerState
 from asgd.errors import ProtocolError
 from asgd.learn.corrections import distance
 from asgd.learn.flat import FlatModel
-from asgd.learn.update import Update, is_finite
+from asgd.learn.update import is_finite
 from asgd.net import messages as wire
 from asgd.net.messages import check_payload, decode_request, encode, shorten
 from asgd.net.transport import BadMessage, PeerGone, Received, ServerTransport
 from asgd.run.clock import Clock
+from asgd.run.course import TOLD, Course
 from asgd.run.evaluations import Evaluations
+from asgd.run.expected import Expected
 from asgd.run.handshake import welcome
 from asgd.run.jobs import samples_per_job
-from asgd.run.reads import Reads
 from asgd.run.records import RunDirectory
 from asgd.run.saving import Saver
 from asgd.run.sessions import Session, Sessions
@@ -37,16 +38,15 @@ from asgd.run.vectors import Vectors
 
 _HOUSEKEEPING_S = 0.1
 _STOOD_STILL_S = 1.0
-_TOLD = (1, 10, 100, 1000, 10_000, 100_000)  # what may happen very often is told when it has happened so many times
 
 
 class Server:
     """Drives the core of one run over a transport.
 
     Arguments: config: the run's; state: the core; flat: the server's model, whose state_S are the parameters and
-    whose answer_S receives each gradient; update: the optimizer on them; directory: open for writing; transport:
-    listening; clock, watch: not yet begun; evaluations, saver: see there; note: takes one line about each thing worth
-    telling.
+    whose answer_S receives each gradient; vectors: what steps it; directory: open for writing, its journal too;
+    transport: listening; clock, watch: not yet begun; evaluations, saver: see there; note: takes one line about each
+    thing worth telling.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Server:
         config: Config,
         state: ServerState,
         flat: FlatModel,
-        update: Update,
+        vectors: Vectors,
         directory: RunDirectory,
         transport: ServerTransport,
         clock: Clock,
@@ -67,14 +67,11 @@ class Server:
         self.evaluations = evaluations
         leases_s = config.cluster.min_lease_s, config.cluster.max_lease_s
         self.sessions = Sessions(flat.layout.digest, task_digest(config), *leases_s)
-        self.finish: Finish | None = None
-        self.train_loss: float | None = None
-        self.last_delay: dict[int, int] = {}
-        self._flat, self._update, self.directory = flat, update, directory
-        self._vectors = Vectors(flat, update)
-        info = METHODS[config.method.name]
-        self._reads = Reads() if info.needs_read_parameters or info.needs_distance else None
-        self._measures = info.needs_distance
+        self.expected = Expected(state, self.sessions, config.recovery.grace_s)
+        self.finish: Finish | None = state.finished
+        self.course = Course(note)
+        self._flat, self._vectors, self.directory, self._journal = flat, vectors, directory, directory.journal
+        self._measures = METHODS[config.method.name].needs_distance
         self._read_P: Tensor | None = None  # what the job of the arrival being handled was given
         self._transport, self.saver, self.note = transport, saver, note
         self.payload_bytes = flat.state_view().nbytes
@@ -83,17 +80,22 @@ class Server:
         self._alone_since_s = time.monotonic()
         self.patience_s = config.cluster.start_timeout_s  # how long the run's beginning waits for all workers
         self._next_housekeeping_s = time.monotonic()
-        self._num_not_finite = 0
         self._num_refused = 0
 
     # Events in, actions executed.
 
     def handle(self, event: Event) -> None:
-        """Give an event to the core and execute what it answers; for an `Arrival`, answer_S holds the gradient."""
+        """Give an event to the core and execute what it answers; for an `Arrival`, answer_S holds the gradient.
+
+        The journal has it before anything of it leaves the server.
+        """
         self._events.append(event)
         while self._events:
-            actions = self.state.handle(self._events.popleft())
+            event, finished_before = self._events.popleft(), self.state.finished is not None
+            actions = self.state.handle(event)
             self._watch.lap("decide_s")
+            self._journal.append(event, actions, finished_before)
+            self._watch.lap("record_s")
             if self.state.begun:  # before the first jobs are sent: their way is part of the run
                 self.clock.begin()
                 self._watch.start()
@@ -110,32 +112,17 @@ class Server:
             return
         match action:
             case Assign(worker, number, version):
-                if self._reads is not None:
-                    self._reads.given(number, version, self._flat.params_P)
+                if self._vectors.given(number):
                     self._watch.lap("apply_s")
                 self._send_job(worker, number, version)
             case Cancel(worker, number):
                 self._cancel_job(worker, number)
             case Record(row):
-                if self._reads is not None:
-                    self._reads.ended(row.job)
+                self._vectors.reads.ended(row.job)
                 self.directory.append_trace(row)
                 self._watch.lap("record_s")
                 self.evaluations.heard_loss(row.loss)
-                if row.action == "lost":
-                    self.note(f"job {row.job} of worker {row.worker} is lost: {row.reason}")
-                else:
-                    self.last_delay[row.worker] = row.delay
-                if row.loss is not None:
-                    self.train_loss = (
-                        row.loss if self.train_loss is None else self.train_loss + 0.05 * (row.loss - self.train_loss)
-                    )
-                if row.reason == NOT_FINITE:
-                    self._num_not_finite += 1
-                    if self._num_not_finite in _TOLD:
-                        self.note(
-                            f"discarded a gradient of worker {row.worker}: not finite ({self._num_not_finite} so far)"
-                        )
+                self.course.heard(row)
             case Refuse(worker, number, reason):
                 self.note(f"refused an answer of worker {worker} to job {number}: {reason}")
             case Finish():
@@ -219,7 +206,7 @@ class Server:
     def _refuse(self, peer: bytes, error: ProtocolError) -> None:
         """Tell a peer what was wrong with its message; the record says so for the first, tenth, hundredth ... one."""
         self._num_refused += 1
-        if self._num_refused in _TOLD:
+        if self._num_refused in TOLD:
             session = self.sessions.of_peer(peer)
             whose = "" if session is None else f" of {_title(session)}"
             self.note(f"refused a message{whose}: {error} ({self._num_refused} so far)")
@@ -257,7 +244,7 @@ class Server:
         now_s = self.clock.now_s()
         started_s = None if gradient.job in session.from_before else self.clock.at(gradient.started_s)
         session.answered(gradient.job, session.last_heard_s)
-        self._read_P = self._reads.of(gradient.job) if self._reads is not None else None
+        self._read_P = self._vectors.read_P(gradient.job)
         finite, moved = is_finite(self._flat.answer_S), self._distance()
         self._watch.lap("apply_s")
         self.handle(
@@ -327,11 +314,14 @@ class Server:
         self.drain()
         if self.finish is None:
             self._watch_start(now_s)
+            for worker, reason in self.expected.overdue(now_s):
+                self.handle(Leave(worker, reason, self.clock.now_s()))
             self.handle(Tick(self.clock.now_s()))
-            self.saver.save_if_due(self.state, self._update, self._flat, self.clock.now_s(), self._watch.times())
+            self.saver.save_if_due(self.state, self._vectors, self.clock.now_s(), self._watch.times())
         else:
             self._serve_evaluators()
         self.directory.flush()
+        self._journal.sync_if_due(now_s)
         self._watch.lap("record_s")
 
     def _watch_start(self, now_s: float) -> None:
@@ -357,9 +347,14 @@ class Server:
         """End the run as one that could not go on."""
         self.handle(Stop(reason, self.clock.now_s(), failed=True))
 
-    def resume(self) -> None:
-        """Record what was in flight when the state was saved as lost."""
-        self.handle(Resume(self.clock.now_s()))
+    def resume(self, kept: bool) -> None:
+        """Go on after a restart: with what was in flight as lost, or, if it was `kept`, waiting for the workers of
+        before to come back with their jobs, for `recovery.grace_s`.
+        """
+        if kept:
+            self.expected.begin(time.monotonic())
+        else:
+            self.handle(Resume(self.clock.now_s()))
 
     def dismiss_workers(self) -> None:
         """Tell every worker that the run is over."""

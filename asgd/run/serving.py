@@ -10,26 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from asgd.config import Config
-from asgd.core.state import ServerState
 from asgd.errors import RunError
 from asgd.learn.flat import FlatModel
-from asgd.learn.update import Update
+from asgd.learn.task import Task
 from asgd.net.zeromq import ZmqServer
 from asgd.run.board import follow_on_board
 from asgd.run.build import make_state
 from asgd.run.channel import Channel
-from asgd.run.checkpoints import newest_good
 from asgd.run.clock import Clock
 from asgd.run.evaluations import Evaluations
 from asgd.run.formats import Summary
-from asgd.run.records import JOBS_PER_INCARNATION, RunDirectory
-from asgd.run.saving import Saver, take_over
+from asgd.run.records import RunDirectory
+from asgd.run.recovery import begin_journal, recover
+from asgd.run.saving import Saver
 from asgd.run.server import Server
 from asgd.run.signals import StopRequests
 from asgd.run.status import Status, WorkerStatus
 from asgd.run.stopwatch import Stopwatch
 from asgd.run.summary import summarise
-from asgd.run.vectors import make_update
+from asgd.run.vectors import Vectors, kept_of_jobs, make_update
 
 _POLL_S = 0.1
 _STATUS_EVERY_S = 0.25
@@ -138,7 +137,7 @@ class Serving:
             total_samples=state.budget.samples,
             updates_per_s=self._rates[0],
             samples_per_s=self._rates[1],
-            train_loss=server.train_loss,
+            train_loss=server.course.train_loss,
             test_loss=latest.test_loss if latest else None,
             test_accuracy=latest.test_accuracy if latest else None,
             evaluated_version=latest.version if latest else None,
@@ -171,7 +170,7 @@ class Serving:
                     applied=stats.used if stats else 0,
                     discarded=stats.discarded if stats else 0,
                     lost=stats.lost if stats else 0,
-                    last_delay=server.last_delay.get(worker),
+                    last_delay=server.course.last_delay.get(worker),
                     mean_delay=stats.delay_sum / stats.used if stats and stats.used else None,
                     job_s=session.last_job_s if session else None,
                     restarts=self.restarts.get(worker, 0),
@@ -203,6 +202,7 @@ class Serving:
 
 def serve(
     config: Config,
+    task: Task,
     flat: FlatModel,
     path: Path,
     address: str,
@@ -216,10 +216,10 @@ def serve(
 ) -> Summary:
     """Run the server of one run to its end and return its summary.
 
-    Arguments: config: resolved; flat: the model at version 0; path: the run's directory, which has its config.toml
-    already; address: where to listen; resume: go on from the newest good checkpoint; channel: to a supervisor; stops:
-    asks to stop, e.g. by signals; say: takes one line about each thing worth telling; started_s: when
-    (time.monotonic) the run was asked for; notes: lines to tell first.
+    Arguments: config: resolved; task: loaded; flat: its model at version 0; path: the run's directory, which has its
+    config.toml already; address: where to listen; resume: go on where the run ended, as `recovery.mode` says; channel:
+    to a supervisor; stops: asks to stop, e.g. by signals; say: takes one line about each thing worth telling;
+    started_s: when (time.monotonic) the run was asked for; notes: lines to tell first.
     Errors: RunError or ConfigError, one sentence; a run that ended without having used up its budget because it could
     not go on raises RunError after its files were written.
     """
@@ -228,27 +228,32 @@ def serve(
         for line in notes:
             serving.note(line)
         incarnation = directory.next_incarnation()
-        state = make_state(config, incarnation)
-        update = make_update(config, flat)
+        vectors = Vectors(flat, make_update(config, flat), kept_of_jobs(config))
         evaluations = Evaluations(config, directory.path / "snapshots")
         saver = Saver(config, directory, serving.note)
-        clock, watch = Clock(), Stopwatch()
+        clock, watch, kept = Clock(), Stopwatch(), False
         try:
             if resume:
-                clock = _resume(directory, state, update, flat, evaluations, saver, incarnation, serving.note, watch)
+                recovered = recover(config, task, directory, flat, vectors, evaluations, incarnation, serving.note)
+                state, clock, kept = recovered.state, recovered.clock, recovered.kept
+                watch.go_on_from(recovered.times)
+                saver.resume_at(*recovered.saved_at)
+            else:
+                state = make_state(config, incarnation)
+                begin_journal(config, directory, state, incarnation)
             follow_on_board(config, directory, clock.now_s())
             with ZmqServer(address, max_payload_bytes=flat.state_view().nbytes) as transport:
                 server = Server(
-                    config, state, flat, update, directory, transport, clock, watch, evaluations, saver, serving.note
+                    config, state, flat, vectors, directory, transport, clock, watch, evaluations, saver, serving.note
                 )
                 serving.note(f"listening at {transport.address}")
                 if channel is not None:
                     server.sessions.reserved = frozenset(range(config.cluster.num_workers))
                     channel.send({"address": transport.address})
                 if resume:
-                    server.resume()
+                    server.resume(kept)
                 else:
-                    saver.save_now(state, update, flat, 0.0, watch.times())  # so that there always is one to go on from
+                    saver.save_now(state, vectors, 0.0, watch.times())  # so that there always is one to go on from
                     evaluations.keep_if_due(state, flat.state_S, 0.0)
                 while server.finish is None:
                     serving.step(server)
@@ -256,7 +261,7 @@ def serve(
                 if channel is not None:
                     channel.send({"ending": True})
                 server.dismiss_workers()
-                saver.save_last(state, update, flat, wall_s, watch.times())
+                saver.save_last(state, vectors, wall_s, watch.times())
                 if not server.finish.failed:
                     serving.finish_evaluations(server)
                 summary = summarise(
@@ -265,7 +270,7 @@ def serve(
                     flat,
                     server.finish,
                     evaluations.latest,
-                    train_loss=server.train_loss,
+                    train_loss=server.course.train_loss,
                     wall_s=wall_s,
                     bytes_in=transport.bytes_in,
                     bytes_out=transport.bytes_out,
@@ -283,34 +288,3 @@ def serve(
         if server.finish.failed:
             raise RunError(f"{server.finish.reason}; the checkpoint of version {state.version} is in {path}")
     return summary
-
-
-def _resume(
-    directory: RunDirectory,
-    state: ServerState,
-    update: Update,
-    flat: FlatModel,
-    evaluations: Evaluations,
-    saver: Saver,
-    incarnation: int,
-    note: Callable[[str], None],
-    watch: Stopwatch,
-) -> Clock:
-    """Go on from the newest good checkpoint; what the record has beyond it is moved aside as undone."""
-    checkpoint, notes = newest_good(directory.path / "checkpoints")
-    for line in notes:
-        note(line)
-    if checkpoint is None:
-        raise RunError(f"{directory.path} has no good checkpoint to resume from; start the run anew (--overwrite)")
-    if checkpoint.state["layout"] != flat.layout.digest:
-        raise RunError(f"the checkpoint of version {checkpoint.version} in {directory.path} belongs to another model")
-    now_s, times = take_over(checkpoint, state, update, flat, incarnation * JOBS_PER_INCARNATION)
-    watch.go_on_from(times)
-    undone = directory.truncate_trace(state.rows)
-    directory.truncate_metrics(state.version)
-    directory.remove_summary()
-    rows = directory.read_metrics()
-    evaluations.resume_at(state, now_s, rows[-1] if rows else None)
-    saver.resume_at(state.version, now_s)
-    note(f"resumed at version {state.version}" + (f"; {undone} later arrivals are undone" if undone else ""))
-    return Clock(now_s)

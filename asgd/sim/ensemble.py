@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd.core.actions import Accumulate, Action, Apply, Mix, Step, Store
+from asgd.run.computed import Result
 from asgd.sim.problems import Problem
-from asgd.sim.virtual import Result
 
 Array = npt.NDArray[np.float32]
 

@@ -15,17 +15,18 @@ from asgd.learn.gradient import evaluate
 from asgd.learn.task import Task
 from asgd.run.board import follow_on_board
 from asgd.run.build import make_state
+from asgd.run.compute import TaskCompute
 from asgd.run.evaluations import Evaluations
 from asgd.run.files import reason_of
 from asgd.run.formats import MetricsRow, Summary
 from asgd.run.records import RunDirectory
+from asgd.run.recovery import begin_journal
 from asgd.run.saving import Saver
 from asgd.run.signals import StopRequests
 from asgd.run.speeds import job_seconds
 from asgd.run.summary import summarise
-from asgd.sim.task import TaskCompute
 from asgd.sim.times import RecordedTimes
-from asgd.sim.virtual import EndOfJob, VirtualCluster
+from asgd.sim.virtual import EndOfJob, Handled, VirtualCluster
 
 _ME = b"simulator"
 
@@ -83,11 +84,12 @@ class Simulation:
         on_row: Callable[[TraceRow], None] = lambda row: None,
         on_metrics: Callable[[MetricsRow], None] = lambda row: None,
         progress: Callable[[float, float], None] = lambda fraction, now_s: None,
+        on_handled: Handled = lambda event, actions, finished_before: None,
     ) -> Summary:
         """Run to the end of the budget, once; returns the summary, also of a run that has diverged.
 
         Arguments: on_row, on_metrics: take the lines of trace.jsonl and metrics.jsonl; progress: takes the used part
-        of the budget and the time.
+        of the budget and the time; on_handled: as for `VirtualCluster`.
         Errors: RunError when the run doesn't take the course of the one whose times it is fed with.
         """
         state, compute, times, stops = self.state, self.compute, self._times, self._stops
@@ -108,7 +110,7 @@ class Simulation:
             nonlocal stopped
             if stops.asked and state.finished is None and (reason := stops.take()) is not None:
                 stopped = Stop(reason, now_s)
-                state.handle(stopped)
+                on_handled(stopped, state.handle(stopped), False)
             if evaluations.keep_if_due(state, compute.flat.state_S, now_s):
                 evaluate_all()
                 progress(state.fraction_done(now_s), now_s)
@@ -130,6 +132,7 @@ class Simulation:
             compute,
             on_row=hear_row,
             on_event=on_event,
+            on_handled=on_handled,
             seconds={} if times is None else times.seconds,
             stop=None if times is None else times.stop,
         ).run()
@@ -183,12 +186,14 @@ def simulate_into(
     `Simulation.run`.
     """
     with RunDirectory.open(path, mode="write") as directory:
-        directory.next_incarnation()
+        incarnation = directory.next_incarnation()
         follow_on_board(config, directory, 0.0, every_s=0.0)
         simulation = Simulation(config, task, end_of_job, times, stops)
-        summary = simulation.run(directory.append_trace, directory.append_metrics, progress)
+        begin_journal(config, directory, simulation.state, incarnation)
+        journal = directory.journal
+        summary = simulation.run(directory.append_trace, directory.append_metrics, progress, journal.append)
         saver = Saver(config, directory, directory.notes.append)
-        saver.save_last(simulation.state, simulation.compute.update, simulation.compute.flat, simulation.now_s)
+        saver.save_last(simulation.state, simulation.compute.vectors, simulation.now_s)
         directory.write_summary(summary)
     finish = simulation.state.finished
     if finish is not None and finish.failed:

@@ -8,27 +8,17 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from asgd.core.actions import Action, Assign, Cancel, Finish, Record
 from asgd.core.events import Arrival, Event, Join, Stop, Tick
 from asgd.core.state import ServerState
 from asgd.core.trace import TraceRow
 from asgd.errors import RunError
-
-
-class Result(NamedTuple):
-    """What a job gave: loss, samples, whether all of its numbers are finite, and how far the model has moved since it
-    was given (for methods that need it).
-    """
-
-    loss: float
-    samples: int
-    finite: bool
-    distance: float | None = None
+from asgd.run.computed import Result
 
 
 class Compute(Protocol):
@@ -63,6 +53,8 @@ class Nothing:
         pass
 
 
+# takes an event, what the core answered, and whether the run was over before it
+Handled = Callable[[Event, Sequence[Action], bool], None]
 # (worker, job, when it starts) -> when it is done, both in seconds of the run
 EndOfJob = Callable[[int, int, float], float]
 
@@ -74,6 +66,7 @@ class VirtualCluster:
     Arguments: state: the core, new; num_workers: n, all there at time 0; end_of_job: when a job that starts now is
     done;
     compute: what jobs compute; on_row: takes each line of the trace; on_event: called after each event with the time;
+    on_handled: takes each event with the core's actions, before they are executed, and whether the run was over before;
     seconds: (compute_s, wait_s) of jobs whose worker has said so, by number; the others compute from start to end;
     stop: the event that ends a run when no job that still runs ever ends (end_of_job = inf); without it that's an
     error.
@@ -98,6 +91,7 @@ class VirtualCluster:
     compute: Compute = field(default_factory=Nothing)
     on_row: Callable[[TraceRow], None] = lambda row: None
     on_event: Callable[[float], None] = lambda now_s: None
+    on_handled: Handled = lambda event, actions, finished_before: None
     seconds: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     stop: Stop | None = None
     now_s: float = 0.0
@@ -156,7 +150,10 @@ class VirtualCluster:
         return RunError(f"method {self.state.method.name} has left all {self.num_workers} workers without work")
 
     def _handle(self, event: Event) -> None:
-        for action in self.state.handle(event):
+        finished_before = self.state.finished is not None
+        actions = self.state.handle(event)
+        self.on_handled(event, actions, finished_before)
+        for action in actions:
             match action:
                 case Assign():
                     self._waiting.setdefault(action.worker, deque()).append(action)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from asgd.api import replay
 from asgd.run.ledger import check_trace
 
 TASK = """
@@ -62,8 +63,10 @@ def tiny_config(folder):
 
 
 def check_books(run):
-    """Conservation and everything else that trace.jsonl alone can show."""
+    """Conservation and everything else that trace.jsonl alone can show, and the whole run again to the bit."""
     assert check_trace(run.trace, run.summary.outstanding) == []
+    again = replay(run.path, check=True)
+    assert again.differences == [] and again.parameters_sha256 == run.summary.parameters_sha256
 
 
 def processes_of(watcher):

@@ -16,9 +16,11 @@ from asgd.run.clock import Clock
 from asgd.run.evaluations import Evaluations
 from asgd.run.ledger import check_trace
 from asgd.run.records import RunDirectory
+from asgd.run.recovery import begin_journal
 from asgd.run.saving import Saver
 from asgd.run.server import Server
 from asgd.run.stopwatch import Stopwatch
+from asgd.run.vectors import Vectors
 
 CONFIG = {
     "task": {"function": "quadratic", "options": {"dimension": 4}, "batch_size": 2},
@@ -57,11 +59,13 @@ class World:
         self.directory = RunDirectory.open(path, mode="write")
         self.wire, self.notes = Wire(), []
         self.saver = Saver(config, self.directory, self.notes.append)
+        state = make_state(config)
+        begin_journal(config, self.directory, state, 0)
         self.server = Server(
             config,
-            make_state(config),
+            state,
             self.flat,
-            Update(self.flat),
+            Vectors(self.flat, Update(self.flat)),
             self.directory,
             self.wire,
             Clock(),

@@ -28,3 +28,11 @@ def test_fixed_in_the_cluster():
     old, new = (load_config(CONFIG, [f"cluster.threads_per_worker={n}"]) for n in (1, 2))
     with pytest.raises(ConfigError, match=r"threads_per_worker = 2: .* \(without threads_per_worker, autocast\)"):
         resumed(old, new)
+
+
+def test_what_a_run_goes_on_with_may_go_on_again():
+    """The schedule's length is that of the first budget, and no change of the schedule."""
+    old = load_config(CONFIG | {"schedule": {"name": "cosine", "over": "versions"}})
+    longer = resumed(old, load_config(old, ["budget.versions=70"]))
+    assert longer.schedule.total == old.budget.versions != 70
+    assert resumed(old, longer) == longer == resumed(longer, longer)

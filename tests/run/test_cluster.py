@@ -11,12 +11,13 @@ import torch
 from helpers.clusters import Watcher, assert_gone, check_books, children_named, kill_once, processes_of, tiny_config
 from torch.nn import functional as F
 
-from asgd.api import resume, train
+from asgd.api import replay, resume, train
 from asgd.core.schedules import Schedule
 from asgd.errors import ConfigError, RunError
 from asgd.learn.gradient import build_model
 from asgd.learn.order import sample_indices
 from asgd.learn.task import load_task
+from asgd.run.records import JOBS_PER_INCARNATION
 from asgd.run.result import Run
 from asgd.run.signals import StopRequests
 
@@ -131,9 +132,11 @@ def test_the_evaluator_is_started_again(config, tmp_path):
     assert run.summary.evaluations_missing == 0 and run.summary.test_accuracy is not None
 
 
-def test_a_killed_server_is_resumed_from_its_checkpoint(config, tmp_path):
+@pytest.mark.parametrize("mode", ["checkpoint", "exact"])
+def test_a_killed_server_is_resumed(config, tmp_path, mode):
     config["cluster"] |= {"max_server_restarts": 0, "speeds": {"profile": "equal", "seconds": 0.01}}
     config["checkpoints"] = {"every_versions": 20}
+    config["recovery"] = {"mode": mode}
     killed = []
 
     def act(status):
@@ -147,6 +150,8 @@ def test_a_killed_server_is_resumed_from_its_checkpoint(config, tmp_path):
         train(config, run_dir=tmp_path / "run", display=watcher)
     assert_gone(processes_of(watcher))
     assert not (tmp_path / "run" / "summary.json").exists()
+    until_then = replay(tmp_path / "run")
+    assert until_then.is_exact and until_then.version >= 70
     run = resume(tmp_path / "run")
     assert run.summary.versions == 200 and run.summary.finished
     assert [row.version for row in run.trace if row.steps] == list(range(200))
@@ -154,6 +159,9 @@ def test_a_killed_server_is_resumed_from_its_checkpoint(config, tmp_path):
     undone = tmp_path / "run" / "trace.undone.jsonl"
     jobs = [msgspec.json.decode(line)["job"] for line in undone.read_bytes().splitlines()] if undone.exists() else []
     assert not set(jobs) & {row.job for row in run.trace if row.action != "lost"}, "job numbers are unique"
+    if mode == "exact":
+        num_jobs = sum(row.job < JOBS_PER_INCARNATION for row in run.trace)
+        assert num_jobs == until_then.arrivals + 4 and jobs == [], "nothing but the jobs in flight is lost"
 
 
 @pytest.mark.parametrize("key", ["seed=4", "method.step_size=0.2", "task.options.norm=true", "method.name=minibatch"])

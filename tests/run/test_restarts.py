@@ -70,9 +70,11 @@ def check_restarted(run, times, watcher, killer):
     assert len(processes_of(watcher)) == 4 and summary.restarts == 0
 
 
+@pytest.mark.parametrize("mode", ["checkpoint", "exact"])
 @pytest.mark.parametrize("method", ["asynchronous", "minibatch", "ringmaster"])
-def test_the_server_is_started_again_and_the_others_come_back(config, tmp_path, method):
+def test_the_server_is_started_again_and_the_others_come_back(config, tmp_path, method, mode):
     config["method"]["name"] = method
+    config["recovery"] = {"mode": mode}
     killer = ServerKiller(tmp_path / "run", [50])
     watcher = Watcher(killer)
     run = train(config, run_dir=tmp_path / "run", display=watcher)
@@ -91,6 +93,18 @@ def test_a_server_that_is_killed_before_its_first_periodic_checkpoint_goes_on_fr
     watcher = Watcher(killer)
     run = train(config, run_dir=tmp_path / "run", display=watcher)
     check_restarted(run, 2, watcher, killer)
+
+
+def test_in_mode_exact_a_kill_costs_no_update_and_next_to_no_job(config, tmp_path):
+    """What the workers hold goes on; only a job whose sending died with the server is lost."""
+    config["recovery"] = {"mode": "exact"}
+    killer = ServerKiller(tmp_path / "run", [50, 100])
+    watcher = Watcher(killer)
+    run = train(config, run_dir=tmp_path / "run", display=watcher)
+    check_restarted(run, 2, watcher, killer)
+    assert not (run.path / "trace.undone.jsonl").exists()
+    assert any("is back and goes on with job" in message for s in watcher.statuses for message in s.messages)
+    assert run.summary.lost <= 4
 
 
 def test_a_server_that_is_killed_while_the_last_versions_are_evaluated(config, tmp_path):

@@ -17,10 +17,10 @@ from asgd.learn.partition import PARTITIONS, labels_of, partition
 from asgd.learn.task import load_task
 from asgd.net.messages import Job, Stop
 from asgd.run.client import Got
+from asgd.run.compute import TaskCompute
 from asgd.run.roles import prepare
 from asgd.run.shards import make_shards, shard_lines
 from asgd.run.worker import Worker
-from asgd.sim.task import TaskCompute
 
 
 def configured(name="iid", method="asynchronous", rule="scale", workers=4, task=None, **options):

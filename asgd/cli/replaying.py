@@ -1,0 +1,81 @@
+"""`asgd replay`: a run computed again and compared with its record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from asgd.cli.options import AsJson, DataRoot, Debug, app
+from asgd.errors import ConfigError
+from asgd.run.display import open_console, write_line
+
+if TYPE_CHECKING:
+    from asgd.run.replay import Replay
+
+_SHOWN = 10
+
+
+@app.command("replay")
+def replay_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
+    until: Annotated[int | None, typer.Option(metavar="VERSION", help="Stop at this version.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE.safetensors", help="Write the model at the end of the replay.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 at the first difference.")] = False,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Compute a run again from its journal and seeds in one process, and compare it with its record to the bit."""
+    if until is not None and until < 0:
+        raise ConfigError(f"--until {until}: allowed is a version, a whole number of at least 0")
+    if export is not None and export.suffix != ".safetensors":
+        raise ConfigError(f"--export {export}: its name must end in .safetensors")
+    from asgd.api import replay
+
+    console = open_console(json=as_json)
+    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as bar:
+        task = bar.add_task("replaying", total=1.0)
+        result = replay(
+            run,
+            until=until,
+            check=check,
+            data_root=data_root,
+            progress=lambda fraction: bar.update(task, completed=fraction),
+        )
+    if export is not None:
+        result.export(export)
+    if as_json:
+        print(json.dumps(result.to_dict() | ({} if export is None else {"file": str(export)})))
+    else:
+        _tell(console, result, export)
+    if check and not result.is_exact:
+        raise typer.Exit(1)
+
+
+def _tell(console: Console, result: Replay, export: Path | None) -> None:
+    lines = [f"environment: {line}" for line in result.environment]
+    lines += result.notes
+    lines += [difference.sentence() for difference in result.differences[:_SHOWN]]
+    if result.num_differences > _SHOWN:
+        lines.append(f"... and {result.num_differences - _SHOWN:,} more differences")
+    times = "1 restart" if result.restarts == 1 else f"{result.restarts} restarts"
+    restarts = f", {times} of the server" if result.restarts else ""
+    what = (
+        f"{result.arrivals:,} arrivals, {result.jobs:,} gradients computed again up to version {result.version:,}"
+        f"{restarts}, in {result.seconds:.1f} s"
+    )
+    verdict = "the same to the bit" if result.is_exact else f"{result.num_differences:,} differences"
+    lines.append(f"{verdict}: {what}")
+    compared = " (that of the record)" if result.recorded_sha256 == result.parameters_sha256 else ""
+    lines.append(f"parameters_sha256 {result.parameters_sha256}{compared}")
+    if export is not None:
+        lines.append(f"wrote {export}")
+    for line in lines:
+        write_line(console, line)

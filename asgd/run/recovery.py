@@ -1,0 +1,201 @@
+"""How a run goes on after its server has ended, in whatever way.
+
+Mode "checkpoint": from the newest good checkpoint; what record and journal have beyond it is moved aside as undone.
+Mode "exact": from the newest good checkpoint (or, without one, from the start) by computing again what the journal has
+beyond it; the record then has every line that it would have, and the state its workers and their jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from asgd.config import Config
+from asgd.core.state import ServerState
+from asgd.core.trace import TraceRow
+from asgd.errors import RunError
+from asgd.learn.flat import FlatModel
+from asgd.learn.task import Task
+from asgd.run.build import make_state
+from asgd.run.checkpoints import Checkpoint, newest_good
+from asgd.run.clock import Clock
+from asgd.run.compute import TaskCompute
+from asgd.run.evaluations import Evaluations
+from asgd.run.formats import ServerTimes
+from asgd.run.journal import Journal, Opened, entries
+from asgd.run.recompute import Recomputation, as_opened, header_for, opened_by, reopened
+from asgd.run.records import JOBS_PER_INCARNATION, JOURNAL, UNDONE_JOURNAL, RunDirectory
+from asgd.run.saving import has_reads, take_over
+from asgd.run.vectors import Vectors
+
+IN_CHECKPOINT_MODE = "go on from the checkpoint alone with --set recovery.mode=checkpoint"
+
+
+@dataclass
+class Recovered:
+    """What a server goes on with; `kept`: workers and jobs are those of before, and wait to be taken up again;
+    saved_at: version and time of the checkpoint that it came from.
+    """
+
+    state: ServerState
+    clock: Clock
+    times: ServerTimes
+    kept: bool
+    saved_at: tuple[int, float]
+
+
+def begin_journal(config: Config, directory: RunDirectory, state: ServerState, incarnation: int) -> None:
+    """Open the journal of a new run and write that it starts with this state."""
+    journal = directory.open_journal(header_for(config, incarnation), config.recovery.sync_s)
+    journal.opened(opened_by(config, state, incarnation, incarnation * JOBS_PER_INCARNATION, kept=False))
+
+
+def recover(
+    config: Config,
+    task: Task,
+    directory: RunDirectory,
+    flat: FlatModel,
+    vectors: Vectors,
+    evaluations: Evaluations,
+    incarnation: int,
+    note: Callable[[str], None],
+) -> Recovered:
+    """Bring a run's state, model and record to where it goes on; see the modes above.
+
+    Arguments: flat, vectors: the model at version 0, which becomes that of the run; evaluations: new; incarnation: of
+    this start of the server; note: takes one line about each thing worth telling.
+    Errors: RunError when there is no good checkpoint, the record doesn't fit it, or the events after it
+    don't give again what they gave.
+    """
+    checkpoint, notes = newest_good(directory.path / "checkpoints")
+    for line in notes:
+        note(line)
+    if checkpoint is not None and checkpoint.state["layout"] != flat.layout.digest:
+        raise RunError(f"the checkpoint of version {checkpoint.version} in {directory.path} belongs to another model")
+    exact = config.recovery.mode == "exact"
+    if exact and checkpoint is not None and not has_reads(checkpoint):
+        note("the checkpoint is not one of recovery.mode = exact: this time the run goes on from it alone")
+        exact = False
+    if checkpoint is None and not exact:
+        raise RunError(f"{directory.path} has no good checkpoint to resume from; start the run anew (--overwrite)")
+    journal = _open_journal(config, directory, checkpoint, incarnation, exact, note)
+    state, times, now_s = make_state(config), ServerTimes(), 0.0
+    saved_at = (0, 0.0)
+    if checkpoint is not None:
+        opened = checkpoint.state.get("opened")
+        if opened is not None:
+            state = make_state(as_opened(config, Opened(*opened)))
+        now_s, times = take_over(checkpoint, state, vectors)
+        saved_at = (checkpoint.version, now_s)
+    first_job = incarnation * JOBS_PER_INCARNATION
+    kept = False
+    if exact:
+        rows = directory.read_metrics()
+        evaluations.resume_at(state, now_s, rows[-1] if rows else None)
+        begin_at = 0 if checkpoint is None else int(checkpoint.state["journal"]["offset"])
+        state, now_s = _recompute(config, task, directory, flat, vectors, state, begin_at, now_s, evaluations)
+        kept = state.finished is None or (state.finished.complete and _is_used_up(config, state, now_s))
+        note(
+            f"recomputed {state.rows - _rows(checkpoint)} arrivals after the checkpoint, up to version {state.version}"
+        )
+    else:
+        undone = directory.truncate_trace(state.rows)
+        note(f"resumed at version {state.version}" + (f"; {undone} later arrivals are undone" if undone else ""))
+    directory.truncate_metrics(state.version)
+    directory.remove_summary()
+    rows = directory.read_metrics()
+    if exact:
+        evaluations.latest = rows[-1] if rows else None
+    else:
+        evaluations.resume_at(state, now_s, rows[-1] if rows else None)
+    start = opened_by(config, state, incarnation, first_job, kept=kept)
+    journal.opened(start)
+    return Recovered(reopened(config, state, start), Clock(now_s), times, kept, saved_at)
+
+
+def _rows(checkpoint: Checkpoint | None) -> int:
+    return 0 if checkpoint is None else int(checkpoint.state["core"]["rows"])
+
+
+def _is_used_up(config: Config, state: ServerState, now_s: float) -> bool:
+    budget = make_state(config).budget
+    return budget.is_used_up(state.version, state.samples, state.gradients, now_s)
+
+
+def _open_journal(
+    config: Config,
+    directory: RunDirectory,
+    checkpoint: Checkpoint | None,
+    incarnation: int,
+    exact: bool,
+    note: Callable[[str], None],
+) -> Journal:
+    """The run's journal if it reaches as far as the checkpoint; in mode "checkpoint" it ends there then, and otherwise
+    a new one is begun.
+    """
+    header, sync_s = header_for(config, incarnation), config.recovery.sync_s
+    num_notes = len(directory.notes)
+    try:
+        journal = directory.open_journal(header, sync_s)
+        place = {} if checkpoint is None else checkpoint.state.get("journal", {})
+        fault = None
+        offset = place.get("offset", 0)
+        if checkpoint is not None and (place.get("since") != journal.since or offset > journal.position):
+            fault = f"{journal.path} doesn't reach as far as the checkpoint of version {checkpoint.version}"
+    except RunError as error:
+        fault = str(error).removesuffix(".")
+    for line in directory.notes[num_notes:]:
+        note(line)
+    if fault is None:
+        if not exact:
+            journal.cut(offset, directory.path / UNDONE_JOURNAL)
+        return journal
+    if exact:
+        raise RunError(f"{fault}; {IN_CHECKPOINT_MODE}")
+    note(f"{fault}; it is put aside, a new one begins here, and the whole run can't be replayed")
+    directory.put_journal_aside()
+    return directory.open_journal(header, sync_s)
+
+
+def _recompute(
+    config: Config,
+    task: Task,
+    directory: RunDirectory,
+    flat: FlatModel,
+    vectors: Vectors,
+    state: ServerState,
+    begin_at: int,
+    now_s: float,
+    evaluations: Evaluations,
+) -> tuple[ServerState, float]:
+    """Compute the events from a place in the journal on again, and complete the record; the state and the time then."""
+    first, rows = state.rows, list[TraceRow]()
+    compute = TaskCompute(config, task, flat, vectors)
+    again = Recomputation(config, compute, state, on_row=rows.append)
+    again.now_s = now_s
+    heard = 0
+    for entry in entries(directory.path / JOURNAL, begin_at):
+        again.take(entry)
+        for row in rows[heard:]:
+            evaluations.heard_loss(row.loss)
+        heard = len(rows)
+        if evaluations.latest is None or again.state.version > evaluations.latest.version:
+            evaluations.keep_if_due(again.state, flat.state_S, again.now_s)
+        else:
+            evaluations.pass_by(again.state, again.now_s)
+        if again.differences:
+            difference = again.differences[0].sentence()
+            raise RunError(f"the journal doesn't give again what it gave: {difference}; {IN_CHECKPOINT_MODE}")
+    compute.release()
+    recorded = directory.read_trace()
+    if len(recorded) < first:
+        raise RunError(f"the trace of {directory.path} has {len(recorded)} lines and the checkpoint came after {first}")
+    for old, new in zip(recorded[first:], rows, strict=False):
+        if old != new:
+            raise RunError(f"line {old.arrival + 1} of the trace of {directory.path} is {old}; the journal gives {new}")
+    if len(recorded) > first + len(rows):  # the end of the journal was lost, and not that of the trace
+        directory.truncate_trace(first + len(rows))
+    for row in rows[len(recorded) - first :]:
+        directory.append_trace(row)
+    directory.flush()
+    return again.state, again.now_s
