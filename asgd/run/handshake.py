@@ -27,8 +27,9 @@ def welcome(server: Server, peer: bytes, hello: wire.Hello) -> None:
         return
     over = server.finish is not None and (hello.role == "worker" or server.evaluations.num_open == 0)
     refusal = ("the run is over", False) if over else server.sessions.why_refused(hello)
+    had_session = False
     if refusal is None or refusal[1]:
-        _make_room(server, hello)
+        had_session = _make_room(server, hello)
         refusal = server.sessions.why_refused(hello)
     if refusal is not None:
         if not refusal[1]:
@@ -38,24 +39,29 @@ def welcome(server: Server, peer: bytes, hello: wire.Hello) -> None:
     session = server.sessions.open(peer, hello, time.monotonic(), expected=server.state.workers)
     _greet(server, session)
     if session.role == "worker":
-        _take_up(server, session, hello.jobs)
+        _take_up(server, session, hello.jobs, "reconnected" if had_session else "the server was restarted")
 
 
-def _make_room(server: Server, hello: wire.Hello) -> None:
-    """Close what a client had here before its connection broke; find out whether the holder of its number is there."""
+def _make_room(server: Server, hello: wire.Hello) -> bool:
+    """Close what a client had here before its connection broke, and say whether it had something; find out whether the
+    holder of its number is there.
+    """
+    had_session = False
     for session in server.sessions:
         if (session.role, session.host, session.pid) != (hello.role, hello.host, hello.pid):
             if hello.role == session.role == "worker" and hello.worker == session.worker:
                 server.reply(session.peer, wire.Pong(session.taken))  # which drops it if it can't be reached
         elif session.role == "worker" and session.worker == hello.worker:
             server.sessions.close(session)  # whether it has left is for `_take_up` to see
+            had_session = True
         elif session.role == "evaluator":
             server.drop(session, "reconnected")
             server.drain()
+    return had_session
 
 
-def _take_up(server: Server, session: Session, held: tuple[int, ...]) -> None:
-    """Let a worker go on with its outstanding jobs if it holds them all, or let it join anew."""
+def _take_up(server: Server, session: Session, held: tuple[int, ...], why_lost: str) -> None:
+    """Let a worker go on with its outstanding jobs if it holds them all, or join anew; `why_lost`: the others."""
     worker, state = session.worker, server.state
     outstanding = {job.job for job in state.outstanding if job.worker == worker}
     goes_on = worker in state.workers and outstanding.issubset(held)
@@ -68,7 +74,7 @@ def _take_up(server: Server, session: Session, held: tuple[int, ...]) -> None:
         if not goes_on or job not in outstanding:
             server.reply(session.peer, wire.Cancel(job))
     if not goes_on and worker in state.workers:
-        server.handle(Leave(worker, "reconnected", server.clock.now_s()))
+        server.handle(Leave(worker, why_lost, server.clock.now_s()))
     if not goes_on and server.sessions.of_worker(worker) is session:  # it may be gone again
         server.handle(Join(worker, server.clock.now_s()))
 

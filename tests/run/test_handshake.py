@@ -59,12 +59,17 @@ def test_a_worker_that_does_not_hold_all_its_jobs_joins_anew(here, held):
     forget_sessions(here)
     here.hello(b"c", worker=0, pid=1, jobs=held)
     assert [(row.job, row.action, row.reason) for row in rows(here)] == [
-        (0, "lost", "reconnected"),
-        (2, "lost", "reconnected"),
+        (0, "lost", "the server was restarted"),
+        (2, "lost", "the server was restarted"),
     ]
     replies = [message for to, message in here.wire.sent if to == b"c"]
     assert [message.job for message in replies if isinstance(message, wire.Cancel)] == list(held), "taken back"
     assert len(here.jobs_of(b"c")) == 2 == here.server.state.num_jobs(0)
+
+
+def test_what_is_lost_with_a_broken_connection_is_not_put_down_to_a_restart(here):
+    here.hello(b"c", worker=0, pid=1, jobs=(2,))
+    assert {(row.action, row.reason) for row in rows(here)} == {("lost", "reconnected")}
 
 
 def test_an_answer_that_comes_twice_is_refused_and_counted(here):
