@@ -116,6 +116,14 @@ BAD_VALUES = [
     ({"cluster": {"device": "gpu"}}, 'cluster.device = "gpu": allowed is "auto", "cpu", "cuda" or "cuda:N"'),
     ({"cluster": {"device": "cuda:"}}, 'cluster.device = "cuda:": allowed is'),
     ({"cluster": {"start_timeout_s": 0}}, "cluster.start_timeout_s = 0.0: allowed is a finite number above 0"),
+    (
+        {"cluster": {"min_lease_s": 5.0, "max_lease_s": 4.0}},
+        "cluster.max_lease_s = 4.0: allowed is at least cluster.min_lease_s = 5",
+    ),
+    (
+        {"cluster": {"max_server_restarts": -1}},
+        "cluster.max_server_restarts = -1: allowed is a whole number of at least 0",
+    ),
     ({"cluster": {"min_lease_s": math.inf}}, "cluster.min_lease_s = inf: allowed is a finite number above 0"),
     ({"cluster": {"speeds": {"factor": 0.5}}}, "cluster.speeds.factor = 0.5: allowed is a finite number of at least 1"),
     ({"cluster": {"speeds": {"alpha": 1}}}, "cluster.speeds.alpha = 1.0: allowed is a finite number above 1"),

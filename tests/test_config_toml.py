@@ -92,9 +92,11 @@ TABLES = Optional(
                 "threads_per_worker": positive,
                 "autocast": flags,
                 "max_restarts": counts,
+                "max_server_restarts": counts,
                 "start_timeout_s": positive_numbers,
                 "server_timeout_s": positive_numbers,
-                "min_lease_s": positive_numbers,
+                "min_lease_s": st.floats(0, 3600, exclude_min=True),
+                "max_lease_s": st.floats(3600, allow_infinity=False),
                 "speeds": Optional(
                     {
                         "profile": names.filter(lambda name: name != "outages"),

@@ -103,13 +103,13 @@ def _serve_zeromq(plan: Plan, announce: Callable[[str], None], *, tcp: bool) -> 
                 server.send(peer, encode(Stop("measured")))
                 running -= 1
             else:
-                server.send(peer, encode(Job(state.exchanges, state.exchanges, 0.0)), x_bytes)
+                server.send(peer, encode(Job(state.exchanges, state.exchanges, 0.0, -1)), x_bytes)
     return state.checked_rate()
 
 
 def _work_zeromq(plan: Plan, worker: int, address: str) -> None:
     x_bytes, gradient_bytes = _bytes_of(torch.zeros(plan.size_P)), _bytes_of(torch.ones(plan.size_P))
-    job = Job(0, 0, 0.0)
+    job = Job(0, 0, 0.0, -1)
     with ZmqClient(address) as client:
         while True:
             client.send(encode(Gradient(job.job, job.version, 0.0, 1, 0.0, 0.0, 0.0, 0.0)), gradient_bytes)

@@ -118,9 +118,11 @@ RULES: dict[str, Rule] = {
     "cluster.threads_per_worker": _whole(1),
     "cluster.autocast": _FLAG,
     "cluster.max_restarts": _whole(0),
+    "cluster.max_server_restarts": _whole(0),
     "cluster.start_timeout_s": _number(0, above=True),
     "cluster.server_timeout_s": _number(0, above=True),
     "cluster.min_lease_s": _number(0, above=True),
+    "cluster.max_lease_s": _number(0, above=True),
     "cluster.speeds.profile": _NAME,
     "cluster.speeds.seconds": _number(0, above=True),
     "cluster.speeds.factor": _number(1),
@@ -226,6 +228,10 @@ def _schedule_problems(config: Config) -> Iterator[Problem]:
 
 def _running_problems(config: Config) -> Iterator[Problem]:
     speeds, budget = config.cluster.speeds, config.budget
+    if config.cluster.max_lease_s < config.cluster.min_lease_s:
+        yield Problem(
+            "cluster.max_lease_s", f"allowed is at least cluster.min_lease_s = {config.cluster.min_lease_s:g}"
+        )
     if speeds.profile == "outages" and speeds.outage_s >= speeds.period_s:
         yield Problem("cluster.speeds.outage_s", f"allowed is less than cluster.speeds.period_s = {speeds.period_s:g}")
     if not (budget.versions or budget.samples or budget.gradients or budget.time_s):

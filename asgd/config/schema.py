@@ -146,10 +146,12 @@ class ClusterConfig(Section, frozen=True):
         device: where workers compute: "auto", "cpu", "cuda" or "cuda:N".
         threads_per_worker: >= 1.
         autocast: whether workers compute in bfloat16 where that is safe.
-        max_restarts: of each worker, >= 0.
+        max_restarts: of each worker, and of the evaluator, >= 0.
+        max_server_restarts: >= 0.
         start_timeout_s: how long the server waits for its first workers.
         server_timeout_s: a worker gives up after this silence of the server.
-        min_lease_s: a job is lost after max(min_lease_s, 10 x the worker's longest job).
+        min_lease_s: a job is lost after 10 x the worker's longest job, but not before this time ...
+        max_lease_s: ... and at the latest after this one.
         speeds: emulated speeds.
     """
 
@@ -159,9 +161,11 @@ class ClusterConfig(Section, frozen=True):
     threads_per_worker: int = 1
     autocast: bool = False
     max_restarts: int = 3
+    max_server_restarts: int = 3
     start_timeout_s: float = 60.0
     server_timeout_s: float = 60.0
     min_lease_s: float = 30.0
+    max_lease_s: float = 3600.0
     speeds: SpeedsConfig = SpeedsConfig()
 
 

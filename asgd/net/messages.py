@@ -22,17 +22,20 @@ from msgspec import Meta, Struct
 
 from asgd.errors import ProtocolError
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 MAX_HEADER_BYTES: Final = 64 * 1024
 MAX_REASON_CHARS: Final = 4096
+MAX_HELD_JOBS: Final = 1024
 MAX_INT: Final = 2**63 - 1
 
 T = TypeVar("T")
 Count = Annotated[int, Meta(ge=0, le=MAX_INT)]
 WorkerId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 WorkerOrAny = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+JobOrNone = Annotated[int, Meta(ge=-1, le=MAX_INT)]
 Name = Annotated[str, Meta(max_length=255)]
 Reason = Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
+Jobs = Annotated[tuple[Count, ...], Meta(max_length=MAX_HELD_JOBS)]
 Results = Annotated[dict[Name, float], Meta(max_length=64)]
 
 
@@ -42,7 +45,11 @@ def _check_duration(name: str, seconds: float) -> None:
 
 
 class Hello(Struct, frozen=True, tag="hello", forbid_unknown_fields=True):
-    """The first message of a client: who it is and what it would compute. `worker` = -1 takes any free number."""
+    """The first message of a client: who it is and what it would compute. `worker` = -1 takes any free number.
+
+    `jobs`: what a worker that was here before holds: jobs that it has not answered, and those whose answers it has no
+    sign of having arrived, each once.
+    """
 
     protocol: Count
     role: Literal["worker", "evaluator"]
@@ -51,6 +58,13 @@ class Hello(Struct, frozen=True, tag="hello", forbid_unknown_fields=True):
     task: Name
     host: Name
     pid: Count
+    jobs: Jobs
+
+    def __post_init__(self) -> None:
+        if len(set(self.jobs)) < len(self.jobs):
+            raise ValueError("jobs names a job twice")
+        if self.jobs and (self.role != "worker" or self.worker < 0):
+            raise ValueError("jobs are for a worker with a number to name")
 
 
 class Gradient(Struct, frozen=True, tag="gradient", forbid_unknown_fields=True):
@@ -104,7 +118,8 @@ class Evaluated(Struct, frozen=True, tag="evaluated", forbid_unknown_fields=True
 class Welcome(Struct, frozen=True, tag="welcome", forbid_unknown_fields=True):
     """The handshake succeeded: the client's number, the bytes of every payload, the run's name and clock.
 
-    `sent_s` is the server's clock, which goes on before and after the run: when it sent this.
+    `incarnation` counts the starts of the run's server, from 0. `sent_s` is the server's clock, which goes on before
+    and after the run: when it sent this.
     """
 
     worker: WorkerOrAny
@@ -112,6 +127,7 @@ class Welcome(Struct, frozen=True, tag="welcome", forbid_unknown_fields=True):
     run: Name
     time_s: float
     sent_s: float
+    incarnation: Count
 
     def __post_init__(self) -> None:
         _check_duration("time_s", self.time_s)
@@ -126,11 +142,16 @@ class Refused(Struct, frozen=True, tag="refused", forbid_unknown_fields=True):
 
 
 class Job(Struct, frozen=True, tag="job", forbid_unknown_fields=True):
-    """Compute one gradient; the payload is the parameters (and buffers) of `version`; `sent_s` as in `Welcome`."""
+    """Compute one gradient; the payload is the parameters (and buffers) of `version`; `sent_s` as in `Welcome`.
+
+    `taken`: the last job whose answer the server has from this worker since its `Hello`, -1 for none; those that were
+    sent before it have arrived too.
+    """
 
     job: Count
     version: Count
     sent_s: float
+    taken: JobOrNone
 
     def __post_init__(self) -> None:
         _check_duration("sent_s", self.sent_s)
@@ -143,7 +164,9 @@ class Cancel(Struct, frozen=True, tag="cancel", forbid_unknown_fields=True):
 
 
 class Pong(Struct, frozen=True, tag="pong", forbid_unknown_fields=True):
-    """The server's answer to `Ping`."""
+    """The server's answer to `Ping`; `taken` as in `Job`."""
+
+    taken: JobOrNone
 
 
 class Stop(Struct, frozen=True, tag="stop", forbid_unknown_fields=True):
@@ -181,8 +204,8 @@ def encode(message: Message) -> bytes:
     Raises ProtocolError when the message itself breaks a limit (a negative job, a reason beyond 4,096 characters), so
     that a fault shows where it was made and not at the other end. Texts of unknown length go through `shorten`.
 
-    >>> decode_reply(encode(Job(job=7, version=3, sent_s=0.5)))
-    Job(job=7, version=3, sent_s=0.5)
+    >>> decode_reply(encode(Job(job=7, version=3, sent_s=0.5, taken=6)))
+    Job(job=7, version=3, sent_s=0.5, taken=6)
     """
     try:
         header = _encoder.encode(message)

@@ -110,6 +110,10 @@ class ServerTransport(Protocol):
 class ClientTransport(Protocol):
     """A client's end: one peer, the server."""
 
+    @property
+    def num_broken(self) -> int:
+        """How often a connection to the server has broken so far; it is made again by itself, with a new identity."""
+
     def recv(self, timeout_s: float) -> Received | None:
         """The next message, or None after `timeout_s` seconds. Raises BadMessage for a message that was refused."""
 

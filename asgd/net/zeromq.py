@@ -241,6 +241,8 @@ class ZmqClient(_Endpoint):
         scheme, host = check_address(address, listening=False)
         super().__init__(zmq.DEALER, max_payload_bytes)
         self.address = address
+        self._num_broken = 0
+        self._events = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
             if scheme == "tcp":
                 self._prepare_tcp(host)
@@ -252,6 +254,21 @@ class ZmqClient(_Endpoint):
         except BaseException:
             self.close()
             raise
+
+    @property
+    def num_broken(self) -> int:
+        """See ClientTransport.num_broken."""
+        while self._events.poll(0):
+            self._events.recv_multipart()
+            self._num_broken += 1
+        return self._num_broken
+
+    def close(self) -> None:
+        """Send what is queued, for at most LINGER_S seconds, and close; closing twice is allowed."""
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+            self._events.close(linger=0)
+        super().close()
 
     def recv(self, timeout_s: float) -> Received | None:
         """See ClientTransport.recv."""

@@ -1,7 +1,9 @@
 """The line between the server process and whoever supervises it: JSON objects, one a line, over a socket pair.
 
 From the supervisor: {"died": worker, "pid": ..., "reason": ...}, {"restarted": worker},
-{"evaluator_died": reason, "pid": ..., "again": bool}, {"stop": reason, "failed": bool}.
+{"evaluator_died": reason, "pid": ..., "again": bool}, {"stop": reason, "failed": bool}, {"no_worker_left": reason}
+when it has no workers itself, and to a server that is started again {"server_died": reason, "server_restarts": n,
+"restarts": {worker: n}}.
 From the server: {"address": ...} once it listens, {"status": ...}, {"ending": true} before it dismisses the workers.
 """
 
@@ -43,6 +45,10 @@ class Channel:
             pass  # the rest goes with the next call
         except OSError:
             self.closed, self._out = True, b""
+
+    def forget_half_a_line(self) -> None:
+        """Whoever wrote to us is dead, and another will go on in its place."""
+        self._in = b""
 
     def finish(self, timeout_s: float) -> None:
         """Send what waits, for so long at most, and close."""

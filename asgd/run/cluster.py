@@ -56,12 +56,14 @@ class Cluster:
     stops: StopRequests
     processes: dict[int, _Process] = field(default_factory=dict)
     restarts: dict[int, int] = field(default_factory=dict)
+    server_restarts: int = 0
     server_address: str | None = None
     server_status: int | None = None
     error: AsgdError | None = None
     stop_requests: int = 0
     spawning: int = 0  # workers that were asked for and are not there yet
-    workers_started: bool = False
+    num_messages: int = 0  # of servers that died
+    status: Status | None = None
     training_over: bool = False
     _launcher_lines: bytes = b""
 
@@ -85,8 +87,9 @@ class Cluster:
                 self._pass_on_stops()
         self._hear_server()
         if self.server_status != 0 and self.error is None:
+            again = f" again after {self.server_restarts} restarts" if self.server_restarts else ""
             self.error = RunError(
-                f"the server died: {ending(self.server_status)} (see {self.path / 'logs' / 'server.log'}); "
+                f"the server died{again}: {ending(self.server_status)} (see {self.path / 'logs' / 'server.log'}); "
                 f"`asgd train --resume --run-dir {self.path}` goes on from the last checkpoint, if there is one"
             )
         if self.error is not None:
@@ -119,7 +122,7 @@ class Cluster:
 
     def _hear_server(self) -> None:
         for message in self.channel.receive():
-            if "address" in message:
+            if "address" in message and self.server_address is None:
                 self.server_address = message["address"]
                 if self.config.evaluation.evaluate != "never":
                     self._spawn("evaluator")
@@ -128,7 +131,11 @@ class Cluster:
             elif "ending" in message:
                 self.training_over = True
             elif "status" in message:
-                self.display.update(msgspec.convert(message["status"], Status))
+                self.status = msgspec.convert(message["status"], Status)
+                self.status = msgspec.structs.replace(
+                    self.status, first_message=self.num_messages + self.status.first_message
+                )
+                self.display.update(self.status)
 
     def _hear_launcher(self) -> bool:
         """Take the launcher's events; False when it is gone."""
@@ -152,9 +159,7 @@ class Cluster:
         process = self.processes.pop(event["exited"])
         status = event["status"]
         if process.role == "server":
-            self.server_status = status
-            if event["error"]:
-                self.error = self.error or _error(event)
+            self._server_exited(event)
             return
         self._hear_server()  # it says that it is ending before it dismisses the others
         if self.server_status is not None or (status == 0 and (self.training_over or process.role == "evaluator")):
@@ -178,7 +183,32 @@ class Cluster:
                 self.channel.send({"restarted": process.worker})
             self._spawn(process.role, process.worker)
         elif process.role == "worker" and not self._has_workers() and not self.training_over:
-            self.channel.send({"stop": f"the last worker died: {reason}", "failed": True})
+            self.channel.send({"no_worker_left": f"the last worker died: {reason}"})
+
+    def _server_exited(self, event: dict[str, Any]) -> None:
+        """Start the server again if it was killed or crashed; what it found wrong itself is wrong the next time too."""
+        self._hear_server()
+        died = event["status"] < 0 or event["crashed"]
+        limit = self.config.cluster.max_server_restarts
+        if not died or self.server_address is None or self.server_restarts >= limit:
+            self.server_status = event["status"]
+            if event["error"]:
+                self.error = self.error or _error(event)
+            return
+        self.server_restarts += 1
+        reason = event["error"] or ending(event["status"])
+        self.display.note(f"the server died: {reason}; it is started again ({self.server_restarts} of {limit} times)")
+        if self.status is not None:
+            self.num_messages = self.status.first_message + len(self.status.messages)
+        self.channel.forget_half_a_line()
+        restarts = {worker: number for worker, number in self.restarts.items() if worker >= 0}
+        self.channel.send({"server_died": reason, "server_restarts": self.server_restarts, "restarts": restarts})
+        self._spawn("server", address=self.server_address)
+        if self.training_over:  # it was saving the end, and may have to go back: it needs those that it has dismissed
+            self.training_over = False
+            there = {process.worker for process in self.processes.values() if process.role == "worker"}
+            for worker in set(range(self.config.cluster.num_workers)) - there:
+                self._spawn("worker", worker)
 
     def _has_workers(self) -> bool:
         """Whether a worker is there or being started."""

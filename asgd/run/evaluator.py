@@ -30,9 +30,12 @@ def run_evaluator(
     """
     payload_bytes = flat.state_view().nbytes
     with ZmqClient(address, max_payload_bytes=payload_bytes) as transport:
-        connection = Connection(transport, address, config, "evaluator", -1, flat.layout.digest, payload_bytes, stops)
+        layout = flat.layout.digest
+        connection = Connection(transport, address, config, "evaluator", -1, layout, payload_bytes, stops, note)
         welcome = connection.hello()
         note(f"evaluator of run {welcome.run} at {address}")
+        # A result on its way when the server was lost is of no use: the server asks for it again, or it is undone.
+        connection.on_return = lambda welcome: connection.send(SnapshotRequest())
         alive = _SignOfLife(connection)
         connection.send(SnapshotRequest())
         while True:
@@ -49,9 +52,6 @@ def run_evaluator(
                 note("evaluator done")
                 connection.goodbye("done")
                 return
-            elif isinstance(reply, Refused) and reply.may_retry:
-                connection.hello()
-                connection.send(SnapshotRequest())
             elif isinstance(reply, Refused):
                 raise RunError(f"the server refused the evaluator: {reply.reason}")
 

@@ -86,7 +86,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     `concurrency` is the largest number of outstanding jobs; `samples` counts those of
     all gradients that arrived, used or not; `used` counts the gradients that were applied or accumulated; `workers`
     holds each worker's part by its number;
-    `outstanding` holds the delays of the jobs still in flight at the end; `lost` counts jobs, `restarts` processes.
+    `outstanding` holds the delays of the jobs still in flight at the end; `lost` counts jobs, `restarts` the starts of
+    workers after the first, `server_restarts` those of the server.
     """
 
     method: str
@@ -112,6 +113,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     used: int = 0
     refused: int = 0
     restarts: int = 0
+    server_restarts: int = 0
     evaluations_missing: int = 0
     samples_per_s: float = 0.0
     updates_per_s: float = 0.0

@@ -4,8 +4,10 @@ Started by `cluster.py` as `python -m asgd.run.launcher`, one JSON object a line
 on standard output.
 
     commands   {"spawn": "server"|"evaluator"|"worker", "worker": i, "address": ...}   {"signal": pid, "number": n}
+               a server that is spawned again goes on from what the one before it has saved
     events     {"ready": seconds}   {"spawned": pid, "role": ..., "worker": i}
-               {"exited": pid, "status": exit status or -signal, "error": sentence or null, "exit_status": n}
+               {"exited": pid, "status": exit status or -signal, "error": sentence or null, "exit_status": n,
+                "crashed": whether the error was one that nobody foresaw}
                {"failed": sentence, "exit_status": n} when the task can't be loaded
 
 Nothing outlives it: when its input ends (the supervisor is gone) it stops its children, each by its own id; when it
@@ -35,6 +37,7 @@ import msgspec
 from asgd.config import load_config
 from asgd.errors import AsgdError
 from asgd.run.channel import Channel
+from asgd.run.checkpoints import list_checkpoints
 from asgd.run.processes import die_with
 from asgd.run.roles import Prepared, evaluator_role, prepare, server_role, worker_role
 from asgd.run.signals import StopRequests, stopping_by_signals
@@ -52,10 +55,16 @@ class Launcher:
     resume: bool
     started_s: float
     events: int  # the descriptor that events are written to
+    has_served: bool = False  # whether a server was there before
     errors: dict[int, int] = field(default_factory=dict)
 
     def spawn(self, role: str, worker: int, address: str) -> int:
         """Fork a role; returns its process id."""
+        if role == "server" and self.has_served:
+            # Without a checkpoint it was killed before the first job: it begins as it did.
+            self.resume = self.resume or bool(list_checkpoints(self.path / "checkpoints"))
+            self.started_s = time.monotonic()
+        self.has_served = self.has_served or role == "server"
         reading, writing = os.pipe()
         parent = os.getpid()
         pid = os.fork()
@@ -89,7 +98,7 @@ class Launcher:
         except BaseException as error:
             traceback.print_exc()
             sentence = f"{name} failed: {type(error).__name__}: {error} (traceback in {self.path / 'logs' / name}.log)"
-            os.write(writing, msgspec.json.encode({"error": sentence[:3000], "exit_status": 1}))
+            os.write(writing, msgspec.json.encode({"error": sentence[:3000], "exit_status": 1, "crashed": True}))
             return 1
         finally:
             sys.stdout.flush()
@@ -129,9 +138,9 @@ class Launcher:
             with contextlib.suppress(BlockingIOError):
                 last = os.read(reading, 4096)
             os.close(reading)
-            told = {"error": None, "exit_status": 1}
+            told = {"error": None, "exit_status": 1, "crashed": False}
             with contextlib.suppress(msgspec.DecodeError):
-                told = msgspec.json.decode(last) if last else told
+                told |= msgspec.json.decode(last) if last else {}
             events.append({"exited": pid, "status": os.waitstatus_to_exitcode(status), **told})
         return events
 

@@ -110,6 +110,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self.incarnation = 0
         self.notes: list[str] = []  # sentences about what was found when reading, e.g. a torn last line
         self._lock: int | None = None
         self._appenders: dict[str, LineAppender] = {}
@@ -285,6 +286,7 @@ class RunDirectory:
             except (msgspec.DecodeError, KeyError, OSError) as error:
                 raise RunError(f'{path} is damaged: it must hold {{"next": N}} ({error}).') from error
         self._replace(INCARNATION, msgspec.json.encode({"next": incarnation + 1}))
+        self.incarnation = incarnation
         return incarnation
 
     def truncate_trace(self, num_arrivals: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,22 @@ class Saver:
         due = (every_versions and state.version - self._last_version >= every_versions) or (
             every_s and now_s - self._last_s >= every_s
         )
-        if not due or state.version == self._last_version or not self._collect():
-            return
+        if due and state.version != self._last_version and self._collect():
+            self.save_now(state, vectors, now_s, times)
+
+    def save_now(self, state: ServerState, vectors: Vectors, now_s: float, times: ServerTimes) -> None:
+        """Begin to write a checkpoint; none may be being written."""
         self._last_version, self._last_s = state.version, now_s
         self._directory.flush(sync=True)
         tensors, plain = content(state, vectors, now_s, times, self._exact)
         plain |= self._place()
         copies = {name: tensor.clone() for name, tensor in tensors.items()}
         self._running = self._writer.submit(save, self._path, copies, plain, state.version, self._config.keep)
+
+    def wait(self) -> None:
+        """Wait for the one being written, if any."""
+        if self._running is not None:
+            wait([self._running])
 
     def _place(self) -> dict[str, Any]:
         """Where the journal stands now, all that it holds being in the checkpoint's state."""

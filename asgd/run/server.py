@@ -14,7 +14,7 @@ from torch import Tensor
 
 from asgd.config import Config, task_digest
 from asgd.core.actions import Action, Assign, Cancel, Finish, Record, Refuse
-from asgd.core.events import Arrival, Begin, Event, Join, Leave, Resume, Stop, Tick
+from asgd.core.events import Arrival, Begin, Event, Leave, Resume, Stop, Tick
 from asgd.core.methods import METHODS
 from asgd.core.state import ServerState
 from asgd.errors import ProtocolError
@@ -24,11 +24,11 @@ from asgd.learn.update import is_finite
 from asgd.net import messages as wire
 from asgd.net.messages import check_payload, decode_request, encode, shorten
 from asgd.net.transport import BadMessage, PeerGone, Received, ServerTransport
-from asgd.run.build import run_name
 from asgd.run.clock import Clock
 from asgd.run.course import TOLD, Course
 from asgd.run.evaluations import Evaluations
 from asgd.run.expected import Expected
+from asgd.run.handshake import welcome
 from asgd.run.jobs import samples_per_job
 from asgd.run.records import RunDirectory
 from asgd.run.saving import Saver
@@ -37,6 +37,7 @@ from asgd.run.stopwatch import Stopwatch
 from asgd.run.vectors import Vectors
 
 _HOUSEKEEPING_S = 0.1
+_STOOD_STILL_S = 1.0
 
 
 class Server:
@@ -64,19 +65,21 @@ class Server:
     ) -> None:
         self.config, self.state, self.clock, self._watch = config, state, clock, watch
         self.evaluations = evaluations
-        self.sessions = Sessions(flat.layout.digest, task_digest(config), config.cluster.min_lease_s)
+        leases_s = config.cluster.min_lease_s, config.cluster.max_lease_s
+        self.sessions = Sessions(flat.layout.digest, task_digest(config), *leases_s)
         self.expected = Expected(state, self.sessions, config.recovery.grace_s)
         self.finish: Finish | None = state.finished
         self.course = Course(note)
-        self._flat, self._vectors, self._directory, self._journal = flat, vectors, directory, directory.journal
+        self._flat, self._vectors, self.directory, self._journal = flat, vectors, directory, directory.journal
         self._measures = METHODS[config.method.name].needs_distance
         self._read_P: Tensor | None = None  # what the job of the arrival being handled was given
-        self._transport, self._saver, self._note = transport, saver, note
-        self._payload_bytes = flat.state_view().nbytes
+        self._transport, self.saver, self.note = transport, saver, note
+        self.payload_bytes = flat.state_view().nbytes
         self._asking: deque[bytes] = deque()  # evaluators that wait for a snapshot
         self._events: deque[Event] = deque()
         self._alone_since_s = time.monotonic()
-        self._next_housekeeping_s = 0.0
+        self.patience_s = config.cluster.start_timeout_s  # how long the run's beginning waits for all workers
+        self._next_housekeeping_s = time.monotonic()
         self._num_refused = 0
 
     # Events in, actions executed.
@@ -116,12 +119,12 @@ class Server:
                 self._cancel_job(worker, number)
             case Record(row):
                 self._vectors.reads.ended(row.job)
-                self._directory.append_trace(row)
+                self.directory.append_trace(row)
                 self._watch.lap("record_s")
                 self.evaluations.heard_loss(row.loss)
                 self.course.heard(row)
             case Refuse(worker, number, reason):
-                self._note(f"refused an answer of worker {worker} to job {number}: {reason}")
+                self.note(f"refused an answer of worker {worker} to job {number}: {reason}")
             case Finish():
                 self.finish = action
                 self._watch.stop()
@@ -132,18 +135,19 @@ class Server:
             return
         sent_s = session.jobs[job] = time.monotonic()
         try:
-            self._transport.send(session.peer, encode(wire.Job(job, version, sent_s)), self._flat.state_view())
+            header = encode(wire.Job(job, version, sent_s, session.taken))
+            self._transport.send(session.peer, header, self._flat.state_view())
             self._watch.lap("send_s")
         except PeerGone as error:
-            self._drop(session, f"unreachable: {error}")
+            self.drop(session, f"unreachable: {error}")
 
     def _cancel_job(self, worker: int, job: int) -> None:
         session = self.sessions.of_worker(worker)
         if session is not None:
             session.jobs.pop(job, None)
-            self._reply(session.peer, wire.Cancel(job))
+            self.reply(session.peer, wire.Cancel(job))
 
-    def _drop(self, session: Session, reason: str) -> None:
+    def drop(self, session: Session, reason: str) -> None:
         """A client is gone: its jobs are lost, its snapshot is evaluated by another."""
         self.sessions.close(session)
         if session.role == "worker":
@@ -157,10 +161,10 @@ class Server:
         """The supervisor says that a process of this machine is dead; its successor may be there already."""
         for session in self.sessions:
             if session.pid == pid:
-                self._drop(session, reason)
-        self._drain()
+                self.drop(session, reason)
+        self.drain()
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         if self._events:
             self.handle(self._events.popleft())
 
@@ -187,13 +191,13 @@ class Server:
             request = decode_request(received.header)
             self._watch.lap("receive_s")
             if isinstance(request, wire.Hello):
-                check_payload(request, received.payload_bytes, self._payload_bytes)
-                self._welcome(received.peer, request)
+                check_payload(request, received.payload_bytes, self.payload_bytes)
+                welcome(self, received.peer, request)
                 return
             if session is None:
-                self._reply(received.peer, wire.Refused("you are not known here (any more): say hello", may_retry=True))
+                self.reply(received.peer, wire.Refused("you are not known here (any more): say hello", may_retry=True))
                 return
-            check_payload(request, received.payload_bytes, self._payload_bytes)
+            check_payload(request, received.payload_bytes, self.payload_bytes)
             session.last_heard_s = time.monotonic()
             self._dispatch(session, request, received)
         except ProtocolError as error:
@@ -205,29 +209,29 @@ class Server:
         if self._num_refused in TOLD:
             session = self.sessions.of_peer(peer)
             whose = "" if session is None else f" of {_title(session)}"
-            self._note(f"refused a message{whose}: {error} ({self._num_refused} so far)")
-        self._reply(peer, wire.Refused(shorten(str(error)), may_retry=False))
+            self.note(f"refused a message{whose}: {error} ({self._num_refused} so far)")
+        self.reply(peer, wire.Refused(shorten(str(error)), may_retry=False))
 
     def _dispatch(self, session: Session, request: wire.Request, received: Received) -> None:
         match request:
             case wire.Gradient() if session.role == "worker":
                 self._gradient(session, request, received)
             case wire.Ping():
-                self._reply(session.peer, wire.Pong())
+                self.reply(session.peer, wire.Pong(session.taken))
             case wire.Goodbye(reason):
-                self._drop(session, f"left: {reason}")
-                self._drain()
+                self.drop(session, f"left: {reason}")
+                self.drain()
             case wire.SnapshotRequest() if session.role == "evaluator":
                 self._asking.append(session.peer)
                 self._serve_evaluators()
             case wire.Evaluated(version, results, _) if session.role == "evaluator":
                 row = self.evaluations.result(session.peer, version, results)
                 if row is not None:
-                    self._directory.append_metrics(row)
+                    self.directory.append_metrics(row)
                     self._watch.lap("record_s")
             case _:
                 name = type(request).__name__
-                self._reply(session.peer, wire.Refused(f"{name} is not for a {session.role} to send", may_retry=False))
+                self.reply(session.peer, wire.Refused(f"{name} is not for a {session.role} to send", may_retry=False))
 
     def _gradient(self, session: Session, gradient: wire.Gradient, received: Received) -> None:
         if self.finish is not None:
@@ -238,6 +242,7 @@ class Server:
         received.copy_payload_into(self._flat.answer_view())
         self._watch.lap("receive_s")
         now_s = self.clock.now_s()
+        started_s = None if gradient.job in session.from_before else self.clock.at(gradient.started_s)
         session.answered(gradient.job, session.last_heard_s)
         self._read_P = self._vectors.read_P(gradient.job)
         finite, moved = is_finite(self._flat.answer_S), self._distance()
@@ -255,7 +260,7 @@ class Server:
                 finite=finite,
                 distance=moved,
                 queue_s=gradient.queue_s,
-                started_s=self.clock.at(gradient.started_s),
+                started_s=started_s,
             )
         )
 
@@ -264,54 +269,22 @@ class Server:
             return None
         return distance(self._flat.params_P, self._read_P)
 
-    def _welcome(self, peer: bytes, hello: wire.Hello) -> None:
-        known = self.sessions.of_peer(peer)
-        if known is not None:  # it has asked twice
-            self._greet(known)
-            return
-        holder = self.sessions.of_worker(hello.worker) if hello.role == "worker" else None
-        if holder is not None:
-            # Its connection may have broken: then it can't be reached any more, or it is the one that is back.
-            if (holder.host, holder.pid) == (hello.host, hello.pid):
-                self._drop(holder, "reconnected")
-                self._drain()
-            else:
-                self._reply(holder.peer, wire.Pong())
-        over = self.finish is not None and (hello.role == "worker" or self.evaluations.num_open == 0)
-        refusal = ("the run is over", False) if over else self.sessions.why_refused(hello)
-        if refusal is not None:
-            if not refusal[1]:
-                self._note(f"refused {hello.role} {hello.host} (process {hello.pid}): {refusal[0]}")
-            self._reply(peer, wire.Refused(refusal[0], may_retry=refusal[1]))
-            return
-        session = self.sessions.open(peer, hello, time.monotonic())
-        self._greet(session)
-        if session.role == "worker" and self.sessions.of_peer(peer) is session:  # it may be gone again
-            if session.worker in self.state.workers:
-                self.handle(Leave(session.worker, "the server was restarted", self.clock.now_s()))
-            self.handle(Join(session.worker, self.clock.now_s()))
-
-    def _greet(self, session: Session) -> None:
-        name = run_name(self._directory.path)[:255]
-        now_s, sent_s = self.clock.now_s(), time.monotonic()
-        self._reply(session.peer, wire.Welcome(session.worker, self._payload_bytes, name, now_s, sent_s))
-
-    def _reply(self, peer: bytes, message: wire.Reply) -> None:
+    def reply(self, peer: bytes, message: wire.Reply) -> None:
         try:
             self._transport.send(peer, encode(message))
             self._watch.lap("send_s")
         except PeerGone as error:
             session = self.sessions.of_peer(peer)
             if session is not None:
-                self._drop(session, f"unreachable: {error}")
-                self._drain()
+                self.drop(session, f"unreachable: {error}")
+                self.drain()
 
     def _serve_evaluators(self) -> None:
         while self._asking:
             snapshot = self.evaluations.next_for(self._asking[0], training=self.finish is None)
             if snapshot is None:
                 if self.finish is not None and self.evaluations.num_open == 0:
-                    self._reply(self._asking.popleft(), wire.NoSnapshot(finished=True))
+                    self.reply(self._asking.popleft(), wire.NoSnapshot(finished=True))
                     continue
                 return
             peer = self._asking.popleft()
@@ -321,7 +294,7 @@ class Server:
             except PeerGone as error:
                 session = self.sessions.of_peer(peer)
                 if session is not None:
-                    self._drop(session, f"unreachable: {error}")
+                    self.drop(session, f"unreachable: {error}")
 
     # Time.
 
@@ -330,22 +303,24 @@ class Server:
         now_s = time.monotonic()
         if now_s < self._next_housekeeping_s:
             return
+        if now_s - self._next_housekeeping_s > _STOOD_STILL_S:  # stopped by a signal, say: nobody else was silent
+            self.sessions.excuse(now_s - self._next_housekeeping_s)
         self._next_housekeeping_s = now_s + _HOUSEKEEPING_S
         self._watch.lap("other_s")
         for session in self.sessions.overdue(now_s):
             silent_s = now_s - session.last_heard_s
-            self._note(f"{_title(session)} is overdue (last heard {silent_s:.0f} s ago): taken for dead")
-            self._drop(session, "overdue")
-        self._drain()
+            self.note(f"{_title(session)} is overdue (last heard {silent_s:.0f} s ago): taken for dead")
+            self.drop(session, "overdue")
+        self.drain()
         if self.finish is None:
             self._watch_start(now_s)
             for worker, reason in self.expected.overdue(now_s):
                 self.handle(Leave(worker, reason, self.clock.now_s()))
             self.handle(Tick(self.clock.now_s()))
-            self._saver.save_if_due(self.state, self._vectors, self.clock.now_s(), self._watch.times())
+            self.saver.save_if_due(self.state, self._vectors, self.clock.now_s(), self._watch.times())
         else:
             self._serve_evaluators()
-        self._directory.flush()
+        self.directory.flush()
         self._journal.sync_if_due(now_s)
         self._watch.lap("record_s")
 
@@ -353,12 +328,13 @@ class Server:
         """The run begins with the workers that are there, or ends if there have been none for too long."""
         if list(self.state.workers):
             self._alone_since_s = now_s if self.state.begun else self._alone_since_s
-        limit_s = self.config.cluster.start_timeout_s
+        num_workers, limit_s = len(list(self.state.workers)), self.config.cluster.start_timeout_s
+        if num_workers and not self.state.begun:
+            limit_s = self.patience_s
         if now_s - self._alone_since_s <= limit_s:
             return
-        num_workers = len(list(self.state.workers))
         if num_workers and not self.state.begun:
-            self._note(f"beginning with {num_workers} of {self.config.cluster.num_workers} workers after {limit_s:g} s")
+            self.note(f"beginning with {num_workers} of {self.config.cluster.num_workers} workers after {limit_s:g} s")
             self.handle(Begin(self.clock.now_s()))
         elif not num_workers:
             self.fail(f"no worker has been there for {limit_s:g} s")
@@ -385,7 +361,7 @@ class Server:
         assert self.finish is not None
         for session in self.sessions:
             if session.role == "worker" or self.finish.failed:
-                self._reply(session.peer, wire.Stop(shorten(self.finish.reason)))
+                self.reply(session.peer, wire.Stop(shorten(self.finish.reason)))
         self._serve_evaluators()
 
     @property

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from asgd.config import Config
 from asgd.errors import RunError
@@ -32,6 +33,8 @@ from asgd.run.vectors import Vectors, kept_of_jobs, make_update
 _POLL_S = 0.1
 _STATUS_EVERY_S = 0.25
 _KEPT_MESSAGES = 50
+# Clients look again after at most a second (see asgd.net.zeromq); one that is at a long job may come later.
+RESTART_PATIENCE_S = 1.5
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Serving:
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_MESSAGES))
     num_messages: int = 0
     restarts: dict[int, int] = field(default_factory=dict)
+    server_restarts: int = 0
     evaluator_gone: str | None = None
     phase: str = "starting"
     began_s: float | None = None
@@ -66,6 +70,7 @@ class Serving:
         server.housekeeping()
         if self.began_s is None and server.state.begun:
             self.began_s, self.phase = time.monotonic(), "training"
+            server.saver.wait()  # before any answer: what trains can be gone on with (the workers compute meanwhile)
             self._next_status_s = 0.0  # a display sees the workers at once, however short the run is
         if self.channel is not None:
             self._listen(server)
@@ -90,12 +95,26 @@ class Serving:
                 self.evaluator_gone = None if message["again"] else reason
                 self.note(f"the evaluator died: {reason}" + ("; it is started again" if message["again"] else ""))
                 server.leave(message["pid"], reason)
+            elif "server_died" in message:
+                self._started_again(server, message)
+            elif "no_worker_left" in message:
+                if not list(server.state.workers):  # others may have joined from elsewhere
+                    server.fail(message["no_worker_left"])
             elif message.get("failed"):
                 server.fail(message["stop"])
             else:
                 self.stops.ask(message["stop"])
         if self.channel.closed:
             self.stops.ask("the supervisor is gone")
+
+    def _started_again(self, server: Server, message: dict[str, Any]) -> None:
+        """The supervisor tells what the server that died knew, and how often that has happened."""
+        self.server_restarts = message["server_restarts"]
+        self.restarts = {int(worker): number for worker, number in message["restarts"].items()}
+        self.note(f"the server died: {message['server_died']}; it is started again from what it had saved")
+        server.patience_s = min(
+            server.patience_s, RESTART_PATIENCE_S
+        )  # the others are there and come back by themselves
 
     def status(self, server: Server) -> Status:
         """What a display shows."""
@@ -229,10 +248,12 @@ def serve(
                 )
                 serving.note(f"listening at {transport.address}")
                 if channel is not None:
+                    server.sessions.reserved = frozenset(range(config.cluster.num_workers))
                     channel.send({"address": transport.address})
                 if resume:
                     server.resume(kept)
                 else:
+                    saver.save_now(state, vectors, 0.0, watch.times())  # so that there always is one to go on from
                     evaluations.keep_if_due(state, flat.state_S, 0.0)
                 while server.finish is None:
                     serving.step(server)
@@ -255,6 +276,7 @@ def serve(
                     bytes_out=transport.bytes_out,
                     times=watch.times(),
                     restarts=sum(serving.restarts.values()),
+                    server_restarts=serving.server_restarts,
                     evaluations_missing=evaluations.num_missing,
                     startup_s=(serving.began_s or time.monotonic()) - started_s,
                 )

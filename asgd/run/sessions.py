@@ -7,7 +7,7 @@ or the core.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from asgd.net.messages import PROTOCOL_VERSION, Hello
@@ -31,38 +31,50 @@ class Session:
     longest_job_s: float | None = None
     last_job_s: float | None = None
     last_answer_s: float = 0.0
+    taken: int = -1  # the last job whose answer has come
+    from_before: set[int] = field(default_factory=set)  # jobs that it brought along from another session
 
     def answered(self, job: int, now_s: float) -> None:
         """Note how long a job took from sending it (or from the answer before it) to its answer."""
+        self.taken = job
+        self.from_before.discard(job)
         sent_s = self.jobs.pop(job, None)
         if sent_s is not None:
             self.last_job_s = now_s - max(sent_s, self.last_answer_s)
             self.longest_job_s = max(self.longest_job_s or 0.0, self.last_job_s)
         self.last_answer_s = now_s
 
-    def overdue(self, min_lease_s: float, now_s: float) -> bool:
+    def overdue(self, min_lease_s: float, max_lease_s: float, now_s: float) -> bool:
         """Whether this client counts as gone: silent without a job, or too long at one, when it need not say a word."""
-        if self.role == "evaluator":  # silent for a whole batch
-            return now_s - self.last_heard_s > LEASE_FACTOR * min_lease_s
-        if not self.jobs:
+        if self.role == "worker" and not self.jobs:
             return now_s - self.last_heard_s > min_lease_s
-        working_s = now_s - max(min(self.jobs.values()), self.last_answer_s)
-        if self.longest_job_s is None:
-            return working_s > LEASE_FACTOR * min_lease_s
-        return working_s > max(min_lease_s, LEASE_FACTOR * self.longest_job_s)
+        if self.role == "evaluator":  # silent for a whole batch
+            silent_s, usual_s = now_s - self.last_heard_s, min_lease_s
+        else:
+            silent_s = now_s - max(min(self.jobs.values()), self.last_answer_s)
+            usual_s = min_lease_s if self.longest_job_s is None else self.longest_job_s
+        return silent_s > min(max_lease_s, max(min_lease_s, LEASE_FACTOR * usual_s))
+
+    def excuse(self, seconds: float) -> None:
+        """Don't count a time in which the server itself stood still, and what came lay unread."""
+        self.last_heard_s += seconds
+        self.last_answer_s += seconds
+        self.jobs = {job: sent_s + seconds for job, sent_s in self.jobs.items()}
 
 
 class Sessions:
     """All sessions, found by peer or by worker.
 
-    Arguments: layout and task: the digests that a client must have; min_lease_s: the shortest silence, in seconds,
-    after which a client counts as gone.
+    Arguments: layout and task: the digests that a client must have; min_lease_s, max_lease_s: the shortest and the
+    longest silence, in seconds, after which a client counts as gone. `reserved`: numbers that only who asks for them
+    gets: the supervisor's own workers.
     """
 
-    def __init__(self, layout: str, task: str, min_lease_s: float) -> None:
+    def __init__(self, layout: str, task: str, min_lease_s: float, max_lease_s: float) -> None:
         self.layout = layout
         self.task = task
-        self.min_lease_s = min_lease_s
+        self.min_lease_s, self.max_lease_s = min_lease_s, max_lease_s
+        self.reserved: frozenset[int] = frozenset()
         self._by_peer: dict[bytes, Session] = {}
         self._by_worker: dict[int, Session] = {}
 
@@ -90,11 +102,12 @@ class Sessions:
             return f"worker {hello.worker} is there already", True
         return None
 
-    def open(self, peer: bytes, hello: Hello, now_s: float) -> Session:
-        """Let a client in; a worker that doesn't mind gets the smallest free number."""
+    def open(self, peer: bytes, hello: Hello, now_s: float, expected: Collection[int] = ()) -> Session:
+        """Let a client in; a worker that doesn't mind gets the smallest free number that nobody is `expected` with."""
         worker = hello.worker
         if hello.role == "worker" and worker < 0:
-            worker = next(number for number in range(len(self._by_worker) + 1) if number not in self._by_worker)
+            taken = self.reserved.union(self._by_worker, expected)
+            worker = next(number for number in range(len(taken) + 1) if number not in taken)
         session = Session(peer, hello.role, worker if hello.role == "worker" else -1, hello.host, hello.pid, now_s)
         self._by_peer[peer] = session
         if session.role == "worker":
@@ -108,4 +121,9 @@ class Sessions:
 
     def overdue(self, now_s: float) -> list[Session]:
         """The clients that count as gone."""
-        return [session for session in self if session.overdue(self.min_lease_s, now_s)]
+        return [session for session in self if session.overdue(self.min_lease_s, self.max_lease_s, now_s)]
+
+    def excuse(self, seconds: float) -> None:
+        """See `Session.excuse`."""
+        for session in self:
+            session.excuse(seconds)

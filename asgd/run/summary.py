@@ -29,6 +29,7 @@ def summarise(
     bytes_out: int = 0,
     times: ServerTimes | None = None,
     restarts: int = 0,
+    server_restarts: int = 0,
     startup_s: float = 0.0,
     evaluations_missing: int = 0,
 ) -> Summary:
@@ -79,6 +80,7 @@ def summarise(
             cores=os.cpu_count() or 0,
         ),
         restarts=restarts,
+        server_restarts=server_restarts,
         evaluations_missing=evaluations_missing,
         samples_per_s=state.samples / wall_s if wall_s else 0.0,
         updates_per_s=state.version / wall_s if wall_s else 0.0,

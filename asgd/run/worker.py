@@ -50,7 +50,12 @@ class Worker:
         shards: Sequence[Tensor] | None = None,
     ) -> None:
         self._config, self._task, self._flat, self._shards = config, task, flat, shards
-        self._connection, self._worker = connection, welcome.worker
+        self._connection = connection
+        self._welcomed(welcome)
+        connection.on_return = self._welcomed
+
+    def _welcomed(self, welcome: Welcome) -> None:
+        self._worker = welcome.worker
         self._began_s = time.monotonic() - welcome.time_s  # of the run, not of this process
 
     def run(self) -> str:
@@ -64,19 +69,19 @@ class Worker:
                     self._work(reply, got)
                 elif isinstance(reply, Stop):
                     return reply.reason
-                elif isinstance(reply, Refused) and reply.may_retry:
-                    # The server has given us up (or was restarted): join again as a newcomer.
-                    self._worker = self._connection.hello().worker
                 elif isinstance(reply, Refused):
                     raise RunError(f"the server refused worker {self._worker}: {reply.reason}")
             except _Stopped as stopped:
                 return stopped.reason
             except _Cancelled:
                 continue
+            finally:
+                self._connection.at_work = None
 
     def _work(self, job: Job, got: Got) -> None:
         """One job; `_Stopped` or `_Cancelled` when the server says so meanwhile."""
         started_s = time.monotonic()
+        self._connection.before_work(job.job)
         got.received.copy_payload_into(self._flat.state_view())
         result = compute_job(
             self._config,
@@ -101,7 +106,7 @@ class Worker:
             queue_s=max(0.0, started_s - got.came_s),
             started_s=max(0.0, self._connection.server_s(started_s)),
         )
-        self._connection.send(gradient, self._flat.answer_view())
+        self._connection.answer(gradient, self._flat.answer_view())
 
     def _end_of_job(self, job: int, started_s: float, computed_s: float) -> float:
         """When the answer may be sent: at once, or when a machine of the emulated speed would be done and have sent
@@ -151,7 +156,7 @@ def run_worker(
     payload_bytes = flat.state_view().nbytes
     with ZmqClient(address, max_payload_bytes=payload_bytes) as transport:
         layout = flat.layout.digest
-        connection = Connection(transport, address, config, "worker", worker, layout, payload_bytes, stops)
+        connection = Connection(transport, address, config, "worker", worker, layout, payload_bytes, stops, note)
         welcome = connection.hello()
         note(f"worker {welcome.worker} of run {welcome.run} at {address}")
         try:

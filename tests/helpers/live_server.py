@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import deque
 
 import torch
@@ -107,7 +108,7 @@ class LiveServer:
         self.num_peers += 1
         peer = b"peer%d" % self.num_peers
         self.say(peer, Hello(protocol=PROTOCOL_VERSION, role="worker", worker=worker, layout=self.flat.layout.digest,
-                             task=task_digest(self.config), host="h", pid=self.num_peers))  # fmt: skip
+                             task=task_digest(self.config), host="h", pid=self.num_peers, jobs=()))  # fmt: skip
 
     def kill(self, worker):
         peer = next(peer for peer, number in self.members.items() if number == worker)
@@ -129,7 +130,7 @@ class LiveServer:
         self.say(peer, gradient, bytes(flat.answer_view()))
 
     def keep_house(self):
-        self.server._next_housekeeping_s = 0.0
+        self.server._next_housekeeping_s = time.monotonic()
         self.server.housekeeping()
         self.hear()
 

@@ -14,6 +14,7 @@ from asgd.errors import ProtocolError
 from asgd.net import messages
 from asgd.net.messages import (
     MAX_HEADER_BYTES,
+    MAX_HELD_JOBS,
     MAX_INT,
     MAX_REASON_CHARS,
     Cancel,
@@ -44,8 +45,14 @@ any_float = st.floats()
 names = st.text(st.characters(codec="utf-8"), max_size=255)
 reasons = st.text(st.characters(codec="utf-8"), max_size=300)
 
+jobs_or_none = st.integers(-1, MAX_INT)
+held = st.lists(counts, unique=True, max_size=MAX_HELD_JOBS).map(tuple)
+
 REQUESTS: dict[type, st.SearchStrategy[Any]] = {
-    Hello: st.builds(Hello, counts, st.sampled_from(["worker", "evaluator"]), workers, names, names, names, counts),
+    Hello: st.builds(
+        Hello, counts, st.sampled_from(["worker", "evaluator"]), workers, names, names, names, counts, st.just(())
+    )
+    | st.builds(Hello, counts, st.just("worker"), st.integers(0, 2**31 - 1), names, names, names, counts, held),
     Gradient: st.builds(Gradient, counts, counts, any_float, counts, durations, durations, durations, durations),
     Ping: st.builds(Ping),
     Goodbye: st.builds(Goodbye, reasons),
@@ -53,11 +60,11 @@ REQUESTS: dict[type, st.SearchStrategy[Any]] = {
     Evaluated: st.builds(Evaluated, counts, st.dictionaries(names, any_float, max_size=64), durations),
 }
 REPLIES: dict[type, st.SearchStrategy[Any]] = {
-    Welcome: st.builds(Welcome, workers, counts, names, durations, durations),
+    Welcome: st.builds(Welcome, workers, counts, names, durations, durations, counts),
     Refused: st.builds(Refused, reasons, st.booleans()),
-    Job: st.builds(Job, counts, counts, durations),
+    Job: st.builds(Job, counts, counts, durations, jobs_or_none),
     Cancel: st.builds(Cancel, counts),
-    Pong: st.builds(Pong),
+    Pong: st.builds(Pong, jobs_or_none),
     Stop: st.builds(Stop, reasons),
     Snapshot: st.builds(Snapshot, counts),
     NoSnapshot: st.builds(NoSnapshot, st.booleans()),
@@ -192,7 +199,7 @@ def test_a_gradient_with_one_wrong_field_is_refused(change):
     assert refused(decode_request, fields(GRADIENT, **change))
 
 
-@pytest.mark.parametrize("message", [Job(1, 0, 2.5), Welcome(0, 4, "run", 1.5, 2.5)], ids=["job", "welcome"])
+@pytest.mark.parametrize("message", [Job(1, 0, 2.5, -1), Welcome(0, 4, "run", 1.5, 2.5, 0)], ids=["job", "welcome"])
 @pytest.mark.parametrize("wrong", [-0.5, math.nan, math.inf, None, "2.5", True])
 def test_a_stamp_that_is_no_time_is_refused(message, wrong):
     assert decode_reply(fields(message)) == message
@@ -246,14 +253,18 @@ def test_a_header_beyond_the_limit_is_refused_before_it_is_read():
 @pytest.mark.parametrize(
     "message",
     [
-        Job(-1, 0, 0.0),
-        Job(True, 0, 0.0),
-        Job(2**63, 0, 0.0),
-        Job(2**70, 0, 0.0),
+        Job(-1, 0, 0.0, -1),
+        Job(True, 0, 0.0, -1),
+        Job(2**63, 0, 0.0, -1),
+        Job(2**70, 0, 0.0, -1),
         Stop("x" * (MAX_REASON_CHARS + 1)),
         Stop("\ud800"),
-        Welcome(-2, 0, "", 0.0, 0.0),
-        Hello(1, "boss", 0, "", "", "", 1),  # type: ignore[arg-type]
+        Welcome(-2, 0, "", 0.0, 0.0, 0),
+        Hello(1, "worker", 0, "", "", "", 1, (5, -1)),
+        Job(1, 0, 0.0, -2),
+        Pong(-2),
+        Welcome(0, 0, "", 0.0, 0.0, -1),
+        Hello(1, "boss", 0, "", "", "", 1, ()),  # type: ignore[arg-type]
         Evaluated(1, {str(number): 0.0 for number in range(65)}, 1.0),
     ],
     ids=lambda message: repr(message)[:40],
@@ -279,7 +290,7 @@ def test_shortened_texts_can_be_encoded(text, limit):
 
 
 def test_payloads_come_with_three_messages_only_and_in_the_agreed_length():
-    for message in (GRADIENT, Job(1, 1, 0.0), Snapshot(1)):
+    for message in (GRADIENT, Job(1, 1, 0.0, -1), Snapshot(1)):
         check_payload(message, 4096, 4096)
         with pytest.raises(ProtocolError, match=f"{type(message).__name__} .* 4092 bytes; 4096"):
             check_payload(message, 4092, 4096)
@@ -288,3 +299,27 @@ def test_payloads_come_with_three_messages_only_and_in_the_agreed_length():
     check_payload(Ping(), 0, 4096)
     with pytest.raises(ProtocolError, match=r"Cancel .* 4096 bytes; 0"):
         check_payload(Cancel(1), 4096, 4096)
+
+
+@pytest.mark.parametrize(
+    ("role", "worker", "jobs", "sentence"),
+    [
+        ("worker", 0, [4, 4], "jobs names a job twice"),
+        ("worker", -1, [4], "jobs are for a worker with a number to name"),
+        ("evaluator", -1, [4], "jobs are for a worker with a number to name"),
+        ("worker", 0, list(range(MAX_HELD_JOBS + 1)), "length <= 1024"),
+        ("worker", 0, [1.5], "Expected `int`"),
+        ("worker", 0, [True], "Expected `int`"),
+        ("worker", 0, None, "Expected `array`"),
+    ],
+    ids=["twice", "no number", "evaluator", "too many", "float", "bool", "none"],
+)
+def test_what_a_hello_may_not_hold(role, worker, jobs, sentence):
+    plain = {"type": "hello", "protocol": 3, "role": role, "worker": worker, "layout": "l", "task": "t"}
+    plain |= {"host": "h", "pid": 1, "jobs": jobs}
+    with pytest.raises(ProtocolError, match=sentence):
+        decode_request(msgspec.msgpack.encode(plain))
+    assert decode_request(msgspec.msgpack.encode(plain | {"role": "worker", "worker": 0, "jobs": [1, 2]})).jobs == (
+        1,
+        2,
+    )

@@ -6,7 +6,9 @@ import io
 import os
 import socket
 import struct
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -258,3 +260,31 @@ def test_opening_and_closing_leaves_no_descriptor_behind(tmp_path: Path):
     for _ in range(5):
         once()
     assert len(descriptors()) <= len(before)
+
+
+@pytest.mark.parametrize("scheme", ["ipc", "tcp"])
+def test_a_broken_connection_is_counted_and_made_again(tmp_path, scheme):
+    """What is sent while nobody listens waits for the next server at the same address."""
+    address = f"ipc://{tmp_path}/s"
+    if scheme == "tcp":
+        with ZmqServer("tcp://127.0.0.1:0") as server:
+            address = server.address
+    with ZmqClient(address) as client:
+        with ZmqServer(address) as server:
+            client.send(b"first")
+            received = server.recv(WAIT_S)
+            assert received is not None and received.header == b"first" and client.num_broken == 0
+        assert until(lambda: client.num_broken == 1)
+        client.send(b"second")
+        with ZmqServer(address) as server:
+            received = server.recv(WAIT_S)
+            assert received is not None and received.header == b"second"
+            assert client.num_broken == 1
+
+
+def until(holds: Callable[[], bool]) -> bool:
+    """Whether something comes true in time."""
+    deadline_s = time.monotonic() + WAIT_S
+    while not holds() and time.monotonic() < deadline_s:
+        threading.Event().wait(0.01)
+    return holds()

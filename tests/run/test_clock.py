@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import asgd
 from asgd.run.clock import Clock, ServerClock
+
+ALLOWED = {
+    ("run/paths.py", "datetime.now("),
+    ("run/launcher.py", "time.strftime("),
+    ("run/board.py", "time.time("),
+}
 
 
 def test_the_run_begins_once_and_goes_on_from_its_offset():
@@ -47,3 +56,15 @@ def test_a_job_that_lay_unseen_is_reckoned_to_have_come_as_fast_as_the_fastest()
     assert clock.job_came_s(5.0, 6.0, waited=True) == 6.0
     assert clock.job_came_s(7.0, 9.0, waited=False) == 7.5
     assert clock.job_came_s(9.0, 9.25, waited=False) == 9.25, "not later than it was found"
+
+
+def test_a_clock_that_is_set_back_disturbs_nothing():
+    """Only monotonic clocks are measured with; the time of day is for names, for lines of logs and for TensorBoard."""
+    of_day = re.compile(r"\btime\.(time|time_ns|localtime|gmtime|strftime)\(|\bdatetime\.(now|utcnow|today)\(")
+    package = Path(asgd.__file__).parent
+    found = {
+        (path.relative_to(package).as_posix(), match.group())
+        for path in package.rglob("*.py")
+        for match in of_day.finditer(path.read_text())
+    }
+    assert found == ALLOWED, found ^ ALLOWED

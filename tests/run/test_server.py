@@ -2,101 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import pytest
+from helpers.server_world import World
 
-from asgd.config import load_config, task_digest, to_toml
-from asgd.learn.gradient import build_model
-from asgd.learn.tasks import quadratic
-from asgd.learn.update import Update
 from asgd.net import messages as wire
-from asgd.net.messages import PROTOCOL_VERSION, Gradient, Hello, decode_reply, encode
-from asgd.net.transport import PeerGone, Received
-from asgd.run.build import make_state
-from asgd.run.clock import Clock
-from asgd.run.evaluations import Evaluations
-from asgd.run.ledger import check_trace
-from asgd.run.records import RunDirectory
-from asgd.run.recovery import begin_journal
-from asgd.run.saving import Saver
-from asgd.run.server import Server
-from asgd.run.stopwatch import Stopwatch
-from asgd.run.vectors import Vectors
-
-CONFIG = {
-    "task": {"function": "quadratic", "options": {"dimension": 4}, "batch_size": 2},
-    "method": {"step_size": 0.1, "jobs_per_worker": 2},
-    "cluster": {"num_workers": 2},
-    "budget": {"versions": 1000},
-    "evaluation": {"evaluate": "never"},
-}
-
-
-class Wire:
-    """A server transport: what comes in is put into `incoming`, what goes out is kept, and sends may fail by number."""
-
-    address, bytes_in, bytes_out = "test", 0, 0
-
-    def __init__(self):
-        self.incoming, self.sent, self.gone, self.fail_at, self.sends = deque(), [], set(), set(), 0
-
-    def recv(self, timeout_s, wake=()):
-        return self.incoming.popleft() if self.incoming else None
-
-    def send(self, peer, header, payload=None):
-        self.sends += 1
-        if self.sends in self.fail_at:
-            self.gone.add(peer)
-        if peer in self.gone:
-            raise PeerGone("it is gone")
-        self.sent.append((peer, decode_reply(header)))
-
-
-class World:
-    def __init__(self, path, **method):
-        config = load_config(CONFIG | {"method": CONFIG["method"] | method})
-        self.config, self.flat = config, build_model(quadratic(dimension=4), 0)
-        RunDirectory.create(path, to_toml(config)).close()
-        self.directory = RunDirectory.open(path, mode="write")
-        self.wire, self.notes = Wire(), []
-        self.saver = Saver(config, self.directory, self.notes.append)
-        state = make_state(config)
-        begin_journal(config, self.directory, state, 0)
-        self.server = Server(
-            config,
-            state,
-            self.flat,
-            Vectors(self.flat, Update(self.flat)),
-            self.directory,
-            self.wire,
-            Clock(),
-            Stopwatch(),
-            Evaluations(config, path),
-            self.saver,
-            self.notes.append,
-        )
-
-    def say(self, peer, message, payload=b""):
-        frames = [memoryview(payload)] if payload else []
-        self.wire.incoming.append(Received(peer, encode(message), frames))
-        while self.wire.incoming:
-            self.server.receive(0.0, [])
-
-    def hello(self, peer, worker=-1, pid=1, **changes):
-        plain = {"protocol": PROTOCOL_VERSION, "role": "worker", "worker": worker, "host": "h", "pid": pid}
-        plain |= {"layout": self.flat.layout.digest, "task": task_digest(self.config)}
-        self.say(peer, Hello(**(plain | changes)))
-
-    def answer(self, peer, job, samples=2):
-        gradient = Gradient(job.job, job.version, 1.0, samples, 0.1, 0.0, 0.0, 0.0)
-        self.say(peer, gradient, bytes(self.flat.answer_view().nbytes))
-
-    def jobs_of(self, peer):
-        return [message for to, message in self.wire.sent if to == peer and isinstance(message, wire.Job)]
-
-    def last(self, peer):
-        return [message for to, message in self.wire.sent if to == peer][-1]
+from asgd.net.messages import Gradient
+from asgd.net.transport import Received
 
 
 @pytest.fixture
@@ -109,12 +20,7 @@ def world(tmp_path):
 
     yield make
     for each in worlds:
-        each.saver.close()
-        each.server.state.validate()
-        each.directory.flush()
-        rows = each.directory.read_trace()
-        assert check_trace(rows, each.server.state.ledger.in_flight_delays()) == []
-        each.directory.close()
+        each.close()
 
 
 @pytest.mark.parametrize("nth", range(1, 16))

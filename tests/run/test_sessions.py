@@ -17,13 +17,14 @@ def hello(**changes):
         "task": "t",
         "host": "h",
         "pid": 1,
+        "jobs": (),
     }
     return Hello(**(plain | changes))
 
 
 @pytest.fixture
 def sessions():
-    return Sessions("l", "t", min_lease_s=10.0)
+    return Sessions("l", "t", min_lease_s=10.0, max_lease_s=1000.0)
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,30 @@ def test_a_queued_job_counts_from_the_answer_before_it(sessions):
     session.answered(1, 2.0)
     session.answered(2, 4.0)
     assert session.longest_job_s == 2.0
+
+
+def test_the_longest_lease_ends_what_a_long_job_or_an_unknown_speed_would_allow(sessions):
+    session = sessions.open(b"a", hello(), 0.0)
+    session.jobs[1] = 0.0
+    session.answered(1, 500.0)
+    session.jobs[2] = 500.0
+    assert sessions.overdue(1499.9) == [] and sessions.overdue(1500.1) == [session]
+    short = Sessions("l", "t", min_lease_s=10.0, max_lease_s=20.0)
+    slow, evaluator = short.open(b"a", hello(), 0.0), short.open(b"e", hello(role="evaluator"), 0.0)
+    slow.jobs[1] = 0.0
+    assert short.overdue(19.9) == [] and short.overdue(20.1) == [slow, evaluator]
+
+
+def test_a_time_in_which_the_server_stood_still_is_nobodys_silence(sessions):
+    waiting, working = sessions.open(b"a", hello(), 0.0), sessions.open(b"b", hello(), 0.0)
+    working.jobs[1] = 0.0
+    sessions.excuse(500.0)
+    assert sessions.overdue(509.9) == []
+    assert sessions.overdue(510.1) == [waiting]
+    assert sessions.overdue(600.1) == [waiting, working]
+
+
+def test_numbers_that_others_are_expected_with_are_not_given_away(sessions):
+    sessions.reserved = frozenset({0, 1})
+    assert sessions.open(b"a", hello(), 0.0, expected=[2, 3]).worker == 4
+    assert sessions.open(b"b", hello(worker=1), 0.0, expected=[2, 3]).worker == 1

@@ -15,7 +15,7 @@ from asgd.errors import ConfigError
 from asgd.learn.gradient import build_model
 from asgd.learn.partition import PARTITIONS, labels_of, partition
 from asgd.learn.task import load_task
-from asgd.net.messages import Job, Refused, Stop
+from asgd.net.messages import Job, Stop
 from asgd.run.client import Got
 from asgd.run.compute import TaskCompute
 from asgd.run.roles import prepare
@@ -105,17 +105,21 @@ def test_a_simulated_job_takes_its_workers_samples(recorded):
 
 
 def test_a_real_job_takes_its_workers_samples(recorded):
-    """A worker on a connection that gives it two jobs, then another number (after which it is a newcomer), then one
-    more job.
-    """
+    """A worker on a connection that gives it two jobs, comes back with another number, and gives one more."""
     config, task, shards = recorded
-    said = [Job(0, 0, 0.0), Job(7, 0, 0.0), Refused(reason="given up", may_retry=True), Job(9, 0, 0.0), Stop("done")]
+    said = [Job(0, 0, 0.0, -1), Job(7, 0, 0.0, -1), Job(9, 0, 0.0, -1), Stop("done")]
+
+    def wait(until_s=None):
+        if until_s is not None:
+            return None
+        if len(said) == 2:
+            connection.on_return(SimpleNamespace(worker=6, time_s=0.0))
+        return Got(said.pop(0), SimpleNamespace(copy_payload_into=lambda view: None), 0.0)
+
     connection = SimpleNamespace(
-        wait=lambda until_s=None: (
-            Got(said.pop(0), SimpleNamespace(copy_payload_into=lambda view: None), 0.0) if until_s is None else None
-        ),
-        hello=lambda: SimpleNamespace(worker=6, time_s=0.0),
-        send=lambda message, payload: None,
+        wait=wait,
+        before_work=lambda job: None,
+        answer=lambda message, payload: None,
         server_s=lambda local_s: local_s,
     )
     flat, welcome = build_model(task, config.seed), SimpleNamespace(worker=1, time_s=0.0)

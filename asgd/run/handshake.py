@@ -1,0 +1,90 @@
+"""How the server lets clients in: who they are, what they hold from before, and what becomes of it.
+
+A worker that comes back (its connection broke, it had been given up, or the server was started again) names the jobs
+that it holds. If these are all that are outstanding for it, it goes on with them and the core hears nothing. Otherwise
+it left and joins anew: what was outstanding is lost, and what it still holds is taken back.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from asgd.core.events import Join, Leave
+from asgd.net import messages as wire
+from asgd.run.build import run_name
+from asgd.run.sessions import Session
+
+if TYPE_CHECKING:
+    from asgd.run.server import Server
+
+
+def welcome(server: Server, peer: bytes, hello: wire.Hello) -> None:
+    """Answer a `Hello`: let the client in, or say why not."""
+    known = server.sessions.of_peer(peer)
+    if known is not None:  # it has asked twice
+        _greet(server, known)
+        return
+    over = server.finish is not None and (hello.role == "worker" or server.evaluations.num_open == 0)
+    refusal = ("the run is over", False) if over else server.sessions.why_refused(hello)
+    had_session = False
+    if refusal is None or refusal[1]:
+        had_session = _make_room(server, hello)
+        refusal = server.sessions.why_refused(hello)
+    if refusal is not None:
+        if not refusal[1]:
+            server.note(f"refused {hello.role} {hello.host} (process {hello.pid}): {refusal[0]}")
+        server.reply(peer, wire.Refused(refusal[0], may_retry=refusal[1]))
+        return
+    session = server.sessions.open(peer, hello, time.monotonic(), expected=server.state.workers)
+    _greet(server, session)
+    if session.role == "worker":
+        _take_up(server, session, hello.jobs, "reconnected" if had_session else "the server was restarted")
+
+
+def _make_room(server: Server, hello: wire.Hello) -> bool:
+    """Close what a client had here before its connection broke, and say whether it had something; find out whether the
+    holder of its number is there.
+    """
+    had_session = False
+    for session in server.sessions:
+        if (session.role, session.host, session.pid) != (hello.role, hello.host, hello.pid):
+            if hello.role == session.role == "worker" and hello.worker == session.worker:
+                server.reply(session.peer, wire.Pong(session.taken))  # which drops it if it can't be reached
+        elif session.role == "worker" and session.worker == hello.worker:
+            server.sessions.close(session)  # whether it has left is for `_take_up` to see
+            had_session = True
+        elif session.role == "evaluator":
+            server.drop(session, "reconnected")
+            server.drain()
+    return had_session
+
+
+def _take_up(server: Server, session: Session, held: tuple[int, ...], why_lost: str) -> None:
+    """Let a worker go on with its outstanding jobs if it holds them all, or join anew; `why_lost`: the others."""
+    worker, state = session.worker, server.state
+    outstanding = {job.job for job in state.outstanding if job.worker == worker}
+    goes_on = worker in state.workers and outstanding.issubset(held)
+    if goes_on:
+        session.jobs = dict.fromkeys(sorted(outstanding), time.monotonic())
+        session.from_before = outstanding
+        if outstanding:
+            server.note(f"worker {worker} is back and goes on with {_jobs(outstanding)}")
+    for job in held:
+        if not goes_on or job not in outstanding:
+            server.reply(session.peer, wire.Cancel(job))
+    if not goes_on and worker in state.workers:
+        server.handle(Leave(worker, why_lost, server.clock.now_s()))
+    if not goes_on and server.sessions.of_worker(worker) is session:  # it may be gone again
+        server.handle(Join(worker, server.clock.now_s()))
+
+
+def _jobs(numbers: set[int]) -> str:
+    return ("job " if len(numbers) == 1 else "jobs ") + ", ".join(str(number) for number in sorted(numbers))
+
+
+def _greet(server: Server, session: Session) -> None:
+    name = run_name(server.directory.path)[:255]
+    now_s, sent_s = server.clock.now_s(), time.monotonic()
+    message = wire.Welcome(session.worker, server.payload_bytes, name, now_s, sent_s, server.directory.incarnation)
+    server.reply(session.peer, message)
