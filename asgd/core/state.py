@@ -384,11 +384,17 @@ class ServerState:
             "cancelled": self.cancelled,
             "accumulated": self._accumulated,
             "divergence": self._divergence.to_dict(),
+            "members": list(self._members),
+            "begun": self.begun,
+            "finished": None if self.finished is None else list(self.finished),
         }
 
-    def restore(self, plain: dict[str, Any], first_job: int) -> None:
-        """Take over what `to_dict` gave; the next event must be `Resume`, which records the jobs that were in flight
-        as lost.
+    def restore(self, plain: dict[str, Any], first_job: int, *, keep: bool = False) -> None:
+        """Take over what `to_dict` gave, numbering new jobs from `first_job` on at the earliest.
+
+        Without `keep` the workers are gone: the next event must be `Resume`, which records the jobs that were in flight
+        as lost, and the run begins anew with those who join. With `keep` nothing is lost: the workers are there with
+        their jobs, and from here on the same events have the same effects as in the state that was saved.
         """
         self.ledger = Ledger.from_dict(plain["ledger"])
         self.ledger.next_job = max(self.ledger.next_job, first_job)
@@ -398,3 +404,7 @@ class ServerState:
         self.rows, self.refused, self.cancelled = plain["rows"], plain["refused"], plain["cancelled"]
         self._accumulated = plain["accumulated"]
         self._divergence.restore(plain["divergence"])
+        if keep:
+            self._members = dict.fromkeys(plain["members"])
+            self.begun = plain["begun"]
+            self.finished = None if plain["finished"] is None else Finish(*plain["finished"])

@@ -10,8 +10,9 @@ import random
 import pytest
 from helpers.core_driver import Driver, make_state
 
+from asgd.core.actions import Assign
 from asgd.core.budget import Budget
-from asgd.core.events import Resume
+from asgd.core.events import Join, Leave, Resume
 from asgd.core.methods import METHODS
 
 RESTARTED = [
@@ -152,3 +153,55 @@ def test_a_restart_does_not_forget_whose_gradients_were_not_finite():
     again = restart(driver, "asynchronous", [0, 1])
     again.answer(1, finite=False)
     assert again.finished.reason == "diverged: the last 20 gradients were not finite"
+
+
+class Diary(Driver):
+    """A driver that writes down every event, what the core answered and the state after it, as JSON."""
+
+    def __init__(self, state, **options):
+        super().__init__(state, **options)
+        self.events, self.answers_given, self.saved = [], [], [json.dumps(state.to_dict())]
+        handle = state.handle
+
+        def noted(event):
+            actions = handle(event)
+            self.events.append(event)
+            self.answers_given.append(actions)
+            self.saved.append(json.dumps(state.to_dict()))
+            return actions
+
+        state.handle = noted
+
+
+@pytest.mark.parametrize(("method", "options"), RESTARTED, ids=str)
+@pytest.mark.parametrize("rule", ["scale", "wu_adaptive_2"])
+def test_a_state_that_is_kept_goes_on_as_if_nothing_had_happened(method, options, rule):
+    """Wherever a run is broken off, also before it has begun, while workers wait, and after its end."""
+    settings = {"workers": 3, "method_options": options, "rule": rule, "budget": Budget(gradients=60)}
+    diary = Diary(make_state(method, **settings), gradient=lambda x, job: 0.01 * x)
+    diary.join(0, 1, 2)
+    chance = random.Random(5)
+    while diary.finished is None:
+        if len(diary.events) % 9 == 8:
+            if chance.random() < 0.5 and len(diary.state.workers) > 1:
+                diary.leave(chance.choice(list(diary.state.workers)))
+            diary.join(*{0, 1, 2, 3}.difference(diary.state.workers))
+        answer_somebody(diary, chance)
+    diary.leave(chance.choice(sorted(diary.state.workers)))
+    for begin in range(0, len(diary.saved), 5):
+        again = make_state(method, **settings)
+        again.restore(json.loads(diary.saved[begin]), first_job=0, keep=True)
+        for number in range(begin, len(diary.events)):
+            assert again.handle(diary.events[number]) == diary.answers_given[number]
+            assert json.dumps(again.to_dict()) == diary.saved[number + 1]
+            again.validate()
+        assert again.finished == diary.finished
+
+
+def test_a_state_that_is_kept_numbers_new_jobs_from_where_it_is_told():
+    driver = start("asynchronous", 2)
+    again = make_state("asynchronous", workers=2)
+    again.restore(driver.state.to_dict(), first_job=1000, keep=True)
+    assert [job.job for job in again.outstanding] == [0, 1] and list(again.workers) == [0, 1]
+    assert again.handle(Leave(0, "died", 1.0))[0].row.action == "lost"
+    assert again.handle(Join(0, 2.0)) == [Assign(0, 1000, 0)]
