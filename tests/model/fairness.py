@@ -1,8 +1,8 @@
 """Nobody who lives stays without work for ever, and the model moves on.
 
 From a state the run is continued without faults and without an end: whoever is disconnected reconnects, the dead are
-noticed, all that was sent is delivered, all that was given is computed. In each round this happens to every worker once,
-in a fixed order; several orders are tried.
+noticed, all that was sent is delivered, all that was given is computed. In each round this happens to every worker
+once, in a fixed order; several orders are tried.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def require(holds: bool, what: str) -> None:
 
 
 class Given(NamedTuple):
-    """A job that was given, and what became of it: "" while it is outstanding, or the action in its line of the trace."""
+    """A job that was given, and what became of it: "" while it is outstanding, else the action in its line."""
 
     worker: int
     version: int

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from itertools import permutations
+from dataclasses import dataclass, field, replace
 
 from helpers.core_driver import make_state
 from model.cores import Cores
@@ -16,6 +15,8 @@ from model.worlds import Faults
 from asgd.core.budget import Budget
 from asgd.core.state import ServerState
 
+NO_FAULTS = Faults()
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -25,7 +26,7 @@ class Setting:
     options: Mapping[str, object] = field(default_factory=dict)
     workers: int = 2
     gradients: int = 3
-    faults: Faults = Faults()
+    faults: Faults = NO_FAULTS
     exact: bool = False
     rule: str = "scale"
     jobs_per_worker: int = 1
@@ -33,50 +34,24 @@ class Setting:
 
     def run(self, change: Callable[[ServerState], ServerState] = lambda state: state) -> Explored:
         """Visit every state; `change` makes a core faulty, to see that it is found out."""
+        cores = Cores(lambda: change(self.make_core()))
+        return explore(self.protocol(cores), self.workers, self.faults, self.fairness(change))
 
-        def cores(gradients: int) -> Cores:
-            return Cores(lambda: change(self._make(gradients)))
+    def protocol(self, cores: Cores) -> Protocol:
+        return Protocol(cores, self.exact, self.compares)
 
-        protocol = Protocol(cores(self.gradients), self.exact, self.compares)
-        orders = list(permutations(range(self.workers)))
-        fairness = Fairness(Protocol(cores(10**9), self.exact, self.compares), [orders[0], orders[-1]])
-        return explore(protocol, self.workers, self.faults, fairness)
+    def fairness(self, change: Callable[[ServerState], ServerState] = lambda state: state) -> Fairness:
+        """Continuations of this setting without an end, the workers having their turns upwards or downwards."""
+        endless = replace(self, gradients=10**9)
+        upwards = tuple(range(self.workers))
+        return Fairness(self.protocol(Cores(lambda: change(endless.make_core()))), [upwards, upwards[::-1]])
 
-    def _make(self, gradients: int) -> ServerState:
+    def make_core(self) -> ServerState:
         return make_state(
             self.method,
             self.rule,
             workers=self.workers,
-            budget=Budget(gradients=gradients),
+            budget=Budget(gradients=self.gradients),
             method_options=dict(self.options),
             jobs_per_worker=self.jobs_per_worker,
         )
-
-
-# Every method, with options under which a few gradients go through all that it does.
-CASES: list[tuple[str, dict[str, object]]] = [
-    ("asynchronous", {}),
-    ("minibatch", {}),
-    ("random_assignment", {}),
-    ("random_assignment", {"order": "shuffled"}),
-    ("ringmaster", {"R": 1}),
-    ("ringmaster", {"R": 1, "cancel": True}),
-    ("clipped", {}),
-    ("picky", {}),
-    ("gap_aware", {}),
-    ("dc_asgd", {}),
-    ("throttle", {}),
-    ("throttle", {"q": float("inf")}),
-    ("m_synchronous", {}),
-    ("m_synchronous", {"m": 1}),
-    ("m_synchronous", {"m": 1, "cancel": False}),
-    ("bounded_staleness", {"s": 0}),
-    ("bounded_staleness", {"s": 1}),
-    ("rennala", {"batch": 2}),
-    ("malenia", {}),
-    ("malenia", {"batch": 3}),
-    ("fedbuff", {"buffer": 2}),
-    ("fedasync", {}),
-    ("rescaled", {}),
-    ("ringleader", {}),
-]

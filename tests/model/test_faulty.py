@@ -38,7 +38,11 @@ FOUND = [
     (faulty.waits_for_the_dead, "malenia", DEATH, "the version stays"),
     (faulty.begins_without_the_others, "asynchronous", Faults(), "get no work any more"),
 ]
-OPTIONS = {"bounded_staleness": {"s": 0}, "ringmaster": {"R": 1, "cancel": True}, "throttle": {"q": float("inf")}}
+OPTIONS: dict[str, dict[str, object]] = {
+    "bounded_staleness": {"s": 0},
+    "ringmaster": {"R": 1, "cancel": True},
+    "throttle": {"q": float("inf")},
+}
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,6 @@ def test_a_faulty_core_is_found_out(fault, method, faults, message):
 def test_a_server_that_does_not_ask_which_jobs_a_worker_has_is_found_out(method):
     """In the exact mode: a job that was on its way when the server died is outstanding, and nobody computes it."""
     setting = Setting(method, faults=Faults(restarts=1), exact=True, compares=False)
-    with pytest.raises(Violation, match="get no work any more|the version stays") as found:
+    with pytest.raises(Violation, match=r"get no work any more|the version stays") as found:
         setting.run()
     assert "('crash', 'all sent is lost')" in str(found.value), "the way there is told"

@@ -3,8 +3,8 @@
 A worker is a process: it may be there or not, and connected or not. What the server sends lies in its `inbox` until it
 is delivered; `held` are the jobs that it computes one after the other; `kept` are answers of which it doesn't know that
 they were received, which it sends again when it reconnects. What workers send lies in `network`, arrives in any order,
-and may arrive after its sender's death, or after the connection that it was sent over was replaced. The server's view of
-who is there is the core's (`members`), so it can be wrong about the dead until it notices.
+and may arrive after its sender's death, or after the connection that it was sent over was replaced. The server's view
+of who is there is the core's (`members`), so it can be wrong about the dead until it notices.
 """
 
 from __future__ import annotations

@@ -1,0 +1,74 @@
+"""Every state that can be reached, for every method: each job ends once and is recorded, the conservation law holds, no
+false answer counts, and nobody who lives stays without work.
+
+`PYTHONPATH=tests python -m model` prints how many states there are.
+"""
+
+from __future__ import annotations
+
+import pytest
+from model.cores import Cores
+from model.plans import CASES, settings
+from model.setting import Setting
+from model.worlds import Faults
+
+from asgd.core.methods import METHODS
+
+RESTARTED = ["asynchronous", "minibatch", "bounded_staleness", "ringleader"]
+
+
+def test_every_method_is_explored():
+    assert {method for method, _ in CASES} == METHODS.keys()
+
+
+@pytest.mark.parametrize(("method", "options"), CASES, ids=str)
+def test_a_death(method, options):
+    for setting in settings("fast", method, options):
+        assert setting.run().states > 400
+
+
+@pytest.mark.parametrize("method", RESTARTED)
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_restart_of_the_server(method, exact):
+    faults = Faults(restarts=1, checkpoints=0 if exact else 1)
+    assert Setting(method, gradients=2, faults=faults, exact=exact).run().states > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "options"), CASES, ids=str)
+def test_deaths_broken_connections_and_restarts(method, options):
+    total = 0
+    for setting in settings("slow", method, options):
+        total += setting.run().states
+    print(f"{method} {options}: {total} states")
+    assert total > 15_000
+
+
+def test_numbers_of_states_that_can_be_counted_by_hand():
+    """One worker, one gradient, no fault: it joins, the job is delivered, computed, arrives; the run is over."""
+    explored = Setting("asynchronous", workers=1, gradients=1).run()
+    assert (explored.states, explored.steps, explored.depth) == (5, 4, 4)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_an_answer_arrives_twice(exact):
+    """Sent, and sent again after the connection broke: the steps are there, the second one counts nothing."""
+    setting = Setting("asynchronous", workers=1, gradients=9, faults=Faults(cuts=1), exact=exact)
+    protocol = setting.protocol(Cores(setting.make_core))
+    world = protocol.start(1, setting.faults)
+    way = [
+        ("join", 0),
+        ("deliver", 0),
+        ("compute", 0),
+        ("cut", 0),
+        ("reconnect", 0),
+        ("arrive", 0, 0),
+        ("arrive", 0, 0),
+    ]
+    rows = []
+    for step in way:
+        world = dict(protocol.steps(world))[step]()
+        rows.append(world.history.rows)
+    # Without exact restarts a worker that reconnects is a newcomer: its job is lost, and both answers are too late.
+    assert rows == ([0, 0, 0, 0, 0, 1, 1] if exact else [0, 0, 0, 0, 1, 1, 1])
+    assert world.history.jobs[0].end == ("apply" if exact else "lost")
