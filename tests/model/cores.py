@@ -155,13 +155,14 @@ class Cores:
 
 
 class OneCore(Cores):
-    """For a single run: one core that goes on from event to event, held against the restored ones at each."""
+    """For a single run: one core that goes on from event to event, held at each against a new one that was restored."""
 
     def __init__(self, make: Callable[[], ServerState]) -> None:
         super().__init__(make)
         self._running = make()
 
     def after(self, number: int, event: Event) -> tuple[int, tuple[Action, ...]]:
+        self._state = self._make()
         known = super().after(number, event)
         actions = tuple(self._running.handle(event))
         self._running.validate()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from asgd.core.actions import Apply, Record
 from asgd.core.events import Join, Leave, Resume
 from asgd.core.ledger import Job
-from asgd.core.methods.base import Decision
+from asgd.core.methods.base import Decision, UseNot
 from asgd.core.state import ServerState
 
 
@@ -170,4 +170,18 @@ def writes_that_all_was_discarded(state: ServerState) -> ServerState:
         return actions
 
     state.handle = handled
+    return state
+
+
+def keeps_something_to_itself(state: ServerState) -> ServerState:
+    """It decides by what is not in its saved state: the third answer is discarded."""
+    arrived = state.method.arrived
+    answers = []
+
+    def counted(view, answer):
+        decision = arrived(view, answer)
+        answers.append(answer)
+        return decision._replace(use=UseNot("the third")) if len(answers) == 3 else decision
+
+    state.method.arrived = counted
     return state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from model.cores import RESUME, Cores
@@ -28,6 +28,7 @@ class Protocol:
     cores: Cores
     exact: bool = False
     compares: bool = True
+    _checked: dict[tuple[int, int, int], tuple[History, History, tuple]] = field(default_factory=dict)
 
     def start(self, workers: int, faults: Faults) -> World:
         return World(self.cores.first, EMPTY, (Process(),) * workers, (), faults)
@@ -39,9 +40,7 @@ class Protocol:
         return self._carried_out(world._replace(core=number), event, actions, world.history)
 
     def _carried_out(self, world: World, event: Event, actions: tuple, history: History) -> World:
-        history = after(history, event, actions)
-        core = self.cores[world.core]
-        check(history, core.plain, core.finished)
+        history = self._entered(world.core, history, event, actions)
         processes = list(world.processes)
         for action in actions:
             match action:
@@ -55,6 +54,18 @@ class Protocol:
             if process.connected:  # otherwise it is lost on the way
                 processes[worker] = process._replace(inbox=process.inbox + (sent,))
         return world._replace(history=history, processes=tuple(processes))
+
+    def _entered(self, number: int, history: History, event: Event, actions: tuple) -> History:
+        """The history after an event that led to the core's state `number`, checked; what was checked is remembered."""
+        same = id(history), id(actions), number
+        known = self._checked.get(same)
+        if known is None:
+            entered = after(history, event, actions)
+            core = self.cores[number]
+            check(entered, core.plain, core.finished)
+            # With what has those ids, so that nothing else gets them.
+            known = self._checked[same] = entered, history, actions
+        return known[0]
 
     # What can happen to a world. No world is changed: each step makes a new one, when it is called.
 

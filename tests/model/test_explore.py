@@ -10,7 +10,7 @@ import pytest
 from model.cores import Cores
 from model.plans import CASES, settings
 from model.setting import Setting
-from model.worlds import Faults
+from model.worlds import Faults, key
 
 from asgd.core.methods import METHODS
 
@@ -72,3 +72,23 @@ def test_an_answer_arrives_twice(exact):
     # Without exact restarts a worker that reconnects is a newcomer: its job is lost, and both answers are too late.
     assert rows == ([0, 0, 0, 0, 0, 1, 1] if exact else [0, 0, 0, 0, 1, 1, 1])
     assert world.history.jobs[0].end == ("apply" if exact else "lost")
+
+
+@pytest.mark.parametrize("method", RESTARTED)
+def test_states_that_count_as_one_have_one_future(method):
+    """Nothing folded, books and numbers of jobs included, more states are visited, and the same classes."""
+    setting = Setting(method, gradients=2, faults=Faults(deaths=1))
+    protocol = setting.protocol(Cores(setting.make_core))
+    world = protocol.start(2, setting.faults)
+    seen, queue = {world._replace(history=None): key(world, protocol.cores)}, [world]
+    while queue:
+        world = queue.pop()
+        if protocol.cores[world.core].finished:
+            continue
+        for _, happens in protocol.steps(world):
+            successor = happens()
+            whole = successor._replace(history=None)
+            if whole not in seen:
+                seen[whole] = key(successor, protocol.cores)
+                queue.append(successor)
+    assert len(set(seen.values())) == setting.run().states < len(seen)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -17,6 +17,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from model import faulty
 from model.cores import OneCore
 from model.explore import false_answers
 from model.plans import CASES
@@ -44,22 +45,24 @@ class RandomRun(RuleBasedStateMachine):
     """One run, however it may go; what may happen next, and what must hold, is the model's to say."""
 
     todo: ClassVar[dict] = {}
+    cases: ClassVar[list] = CASES
+    change = staticmethod(lambda state: state)
 
     @initialize(
-        case=st.sampled_from(CASES), step_rule=st.sampled_from(RULES), workers=st.integers(1, 4), exact=st.booleans()
+        case=st.integers(0, 99), step_rule=st.sampled_from(RULES), workers=st.integers(1, 4), exact=st.booleans()
     )
     def begin(self, case, step_rule, workers, exact):
-        method, options = case
+        method, options = self.cases[case % len(self.cases)]
         jobs = 2 if method in QUEUEING else 1
         faults = PLENTY._replace(checkpoints=0) if exact else PLENTY
         self.setting = Setting(method, options, workers, 40, faults, exact, step_rule, jobs_per_worker=jobs)
-        self.fairness = self.setting.fairness()
+        self.fairness = self.setting.fairness(self.change)
         self.another_run()
 
     @precondition(lambda self: not self.todo)
     @rule()
     def another_run(self):
-        self.cores = OneCore(self.setting.make_core)
+        self.cores = OneCore(lambda: self.change(self.setting.make_core()))
         self.protocol = self.setting.protocol(self.cores)
         self.world = self.protocol.start(self.setting.workers, self.setting.faults)
         self.look()
@@ -106,4 +109,24 @@ def test_short_random_runs():
 
 @pytest.mark.slow
 def test_long_random_runs():
-    run_state_machine_as_test(RandomRun, settings=settings(max_examples=150, stateful_step_count=200, deadline=None))
+    run_state_machine_as_test(RandomRun, settings=settings(max_examples=100, stateful_step_count=150, deadline=None))
+
+
+@pytest.mark.parametrize(
+    ("fault", "case", "message"),
+    [
+        (faulty.waits_for_the_dead, ("minibatch", {}), "get no work any more|the version stays"),
+        (faulty.keeps_something_to_itself, ("asynchronous", {}), "a restored core goes on in another way"),
+    ],
+    ids=["waits_for_the_dead", "keeps_something_to_itself"],
+)
+def test_random_runs_find_out_a_faulty_core(fault, case, message):
+    """The second fault is one that the exploration can't see, because it restores the core before each event."""
+
+    class FaultyRun(RandomRun):
+        cases: ClassVar[list] = [case]
+        change = staticmethod(fault)
+
+    quick = settings(max_examples=100, stateful_step_count=40, deadline=None, derandomize=True, phases=[Phase.generate])
+    with pytest.raises(AssertionError, match=message):
+        run_state_machine_as_test(FaultyRun, settings=quick)
