@@ -18,8 +18,9 @@ from asgd.core.state import ServerState
 
 RESUME = Resume(0.0)
 
-# Numbers that are kept for the record alone: nothing is decided by them, so states that differ in nothing else are one.
-# They are checked in every state that is reached (`validate`, and `history.py` once more from the trace).
+# Numbers that are kept for the record alone: nothing is decided by them (nor by the time at which a job was given), so
+# states that differ in nothing else are one. They are checked in every state that is reached, by `validate` and once
+# more by `history.py`, which has them from the trace.
 BOOKS = {
     *("next_job", "version", "num_jobs_of", "num_used", "used_delay_sum", "max_used_delay", "num_discarded"),
     *("num_lost", "removed_age_sum", "aging_sum", "concurrency_sum", "read_version_sum", "per_worker"),
@@ -39,12 +40,12 @@ class Core:
     @cached_property
     def rank(self) -> dict[int, int]:
         """The outstanding jobs by number, and which of them was given first, second ..."""
-        return {job: rank for rank, (job, _, _) in enumerate(self.plain["ledger"]["outstanding"])}
+        return {job: rank for rank, (job, *_) in enumerate(self.plain["ledger"]["outstanding"])}
 
     @cached_property
     def jobs_of(self) -> dict[int, frozenset[int]]:
         jobs: dict[int, frozenset[int]] = {}
-        for job, worker, _ in self.plain["ledger"]["outstanding"]:
+        for job, worker, *_ in self.plain["ledger"]["outstanding"]:
             jobs[worker] = jobs.get(worker, frozenset()) | {job}
         return jobs
 
@@ -77,7 +78,7 @@ class Core:
         assert ledger.keys() == BOOKS | LEDGER, "a new field: does a decision depend on it?"
         assert plain.keys() == COUNTS | DECIDES | ENDS | {"ledger", "step_sizes"}, "the same"
         return [
-            [(worker, ledger["version"] - version) for _, worker, version in ledger["outstanding"]],
+            [(worker, ledger["version"] - version) for _, worker, version, _ in ledger["outstanding"]],
             [(slot, [worker for worker, _ in holders]) for slot, holders in ledger["in_slots"]],
             ledger["max_concurrency"],
             _since_read(plain["step_sizes"]["sums"]),

@@ -121,7 +121,7 @@ def gives_newcomers_nothing(state: ServerState) -> ServerState:
     join = state._handlers[Join]
 
     def joined(event, actions):
-        assign, state._assign = state._assign, lambda workers, actions: None
+        assign, state._assign = state._assign, lambda workers, now_s, actions: None
         join(event, [] if state.begun else actions)
         state._assign = assign
         if not state.begun and len(state.workers) >= state.expected_workers:

@@ -118,7 +118,7 @@ def check(history: History, plain: dict, finished: bool) -> None:
     """The core's books against the history: the same jobs outstanding, the same slots, and the conservation law."""
     ledger = plain["ledger"]
     outstanding = {job: given for job, given in history.jobs.items() if not given.end}
-    books = {job: (worker, version) for job, worker, version in ledger["outstanding"]}
+    books = {job: (worker, version) for job, worker, version, _ in ledger["outstanding"]}
     require({job: given[:2] for job, given in outstanding.items()} == books, "a job is gone without a line, or back")
     ages = sum(history.version - given.version for given in outstanding.values())
     require(history.delays + ages == history.aged, "the conservation law, from the trace alone")

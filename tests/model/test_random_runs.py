@@ -108,6 +108,7 @@ def test_short_random_runs():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_long_random_runs():
     run_state_machine_as_test(RandomRun, settings=settings(max_examples=100, stateful_step_count=150, deadline=None))
 
