@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -161,7 +163,8 @@ def test_fed_with_a_real_runs_times_it_decides_and_computes_the_same(tmp_path, o
     assert check_trace(real.trace, real.summary.outstanding) == []
     virtual = simulate(CONFIG, overrides, run_dir=tmp_path / "virtual", times=tmp_path / "real")
     for ours, theirs in zip(virtual.trace, real.trace, strict=True):
-        assert ours == theirs
+        # When a job lay at its worker and was begun are that worker's own times, which a driver of arrivals hasn't.
+        assert ours == replace(theirs, queue_s=ours.queue_s, started_s=ours.started_s)
     assert virtual.summary.workers == real.summary.workers
     assert virtual.summary.parameters_sha256 == real.summary.parameters_sha256
 
