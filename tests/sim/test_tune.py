@@ -88,7 +88,7 @@ def test_an_unknown_metric_and_a_task_that_fails_are_one_sentence(tmp_path):
         tune(CONFIG, ["task.options={dimension = 0}"], step_sizes=[0.1])
     (tmp_path / "failing.py").write_text(FAILING)
     with pytest.raises(ConfigError, match=r"^method.step_size=0.1, seed=3: .* failed on .*: ValueError: no gradient$"):
-        tune(CONFIG, [f"task.function={tmp_path / 'failing.py'}:task", "task.options={}"], step_sizes=[0.1])
+        tune(CONFIG, [f"task.function={tmp_path / 'failing.py'}:task", "task.options={}"], step_sizes=[0.1], seeds=1)
 
 
 @pytest.mark.slow
