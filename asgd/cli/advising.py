@@ -69,8 +69,8 @@ def _show(console: Console, advice: Advice) -> None:
     low, middle, high = MEASURED_GAINS
     write_line(
         console,
-        f"predicted gains are upper ends: in the settings of `asgd bench advice` {low:.0%} to {high:.0%} of them were "
-        f"measured, {middle:.0%} in the median",
+        f"gains are mostly predicted too large: of those in `asgd bench advice` {low:.0%} to {high:.0%} were measured, "
+        f"{middle:.0%} in the median",
     )
     for warning in advice.warnings:
         write_line(console, f"warning: {warning}")
