@@ -21,7 +21,8 @@ from rich.table import Table
 from asgd.errors import ConfigError
 from asgd.run.files import write_atomically
 from asgd.run.speeds import uniform
-from asgd.sim.advice import MINIBATCH, Advice, advise_on
+from asgd.sim.advice import Advice, advise_on
+from asgd.sim.contenders import MINIBATCH
 from asgd.sim.problems import tridiagonal
 from asgd.sim.study import Curve, run_study, study_config, tuned, until_below
 from asgd.sim.tune import octaves, refuse_another, refuse_no_file

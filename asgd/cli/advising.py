@@ -56,6 +56,8 @@ MOST_ROWS = 16
 
 
 def _show(console: Console, advice: Advice) -> None:
+    from asgd.sim.advice import MEASURED_GAINS
+
     for line in [*_workers(advice), "", *_methods(advice), "", _noise(advice)]:
         write_line(console, line)
     faster = advice.asynchronous_per_s / advice.minibatch_per_s
@@ -63,6 +65,12 @@ def _show(console: Console, advice: Advice) -> None:
         console,
         f"gradients/s by the speeds: asynchronous {advice.asynchronous_per_s:.4g}, mini-batch "
         f"{advice.minibatch_per_s:.4g} ({faster:.3g} times)",
+    )
+    low, middle, high = MEASURED_GAINS
+    write_line(
+        console,
+        f"gains are mostly predicted too large: of those in `asgd bench advice` {low:.0%} to {high:.0%} were measured, "
+        f"{middle:.0%} in the median",
     )
     for warning in advice.warnings:
         write_line(console, f"warning: {warning}")

@@ -26,57 +26,10 @@ from asgd.run.signals import StopRequests
 from asgd.sim.advising import refuse_unknown
 from asgd.sim.tune import flattened
 from asgd.sim.tuning import Goal
-from asgd.sim.worker_times import Span, lengths, read_spans, with_last
+from asgd.sim.worker_times import Span, WorkerTimes, lengths, read_spans, with_last
 
 MAY_CHANGE = ("method", "optimizer", "schedule", "budget", "evaluation", "checkpoints", "records", "seed")
 _TIED_TO_TIMES = ("method.local_steps",)  # what a job computes, and so its time, depends on it
-_ROUNDING_S = 1e-9
-
-
-class WorkerTimes:
-    """When jobs are done, by the record of each worker: an `EndOfJob`.
-
-    A worker's jobs take what they took in the record, in order; when those are used up they come again from the first
-    one. A job that begins when it began in the record also ends when it ended there, to the last bit: so the
-    same method takes the same course. For cancelled jobs, and those in hand at the end, see `lengths` and `with_last`.
-
-    Arguments: spans: the jobs of each worker by number; num_workers: those of 0 to num_workers - 1 are needed.
-    Attributes: used: jobs begun so far by each worker.
-    Errors: ConfigError when a worker has none.
-
-    Example:
-        >>> times = WorkerTimes({0: [Span(0.0, 1.0), Span(1.0, 3.0)]}, 1)
-        >>> times.end_of_job(0, 0, 0.0), times.end_of_job(0, 1, 1.5), times.end_of_job(0, 2, 4.0), times.repeats
-        (1.0, 3.5, 5.0, 1)
-    """
-
-    def __init__(self, spans: Mapping[int, Sequence[Span]], num_workers: int) -> None:
-        missing = [worker for worker in range(num_workers) if worker not in spans]
-        if missing:
-            raise ConfigError(
-                f"cluster.num_workers = {num_workers}: the recorded run has no job of worker {missing[0]}; allowed are "
-                f"at most {missing[0]} workers (--set cluster.num_workers={missing[0]})"
-                if missing[0]
-                else "the recorded run has no job of worker 0"
-            )
-        self._spans = {worker: spans[worker] for worker in range(num_workers)}
-        self._lengths = {worker: lengths(of_worker) for worker, of_worker in self._spans.items()}
-        self.used = dict.fromkeys(range(num_workers), 0)
-
-    def end_of_job(self, worker: int, job: int, now_s: float) -> float:
-        """When the worker's next job is done."""
-        place, spans = self.used[worker], self._spans[worker]
-        self.used[worker] += 1
-        if place < len(spans):
-            span = spans[place]
-            if not span.cancelled and abs(span.start_s - now_s) <= _ROUNDING_S:
-                return span.end_s
-        return now_s + self._lengths[worker][place % len(spans)]
-
-    @property
-    def repeats(self) -> int:
-        """How often a worker's times had to begin again, at most."""
-        return max((used - 1) // len(self._spans[worker]) if used else 0 for worker, used in self.used.items())
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
@@ -310,8 +263,8 @@ def _notes(recorded: Run, num_workers: int, times: WorkerTimes, spans: Mapping[i
     if times.repeats:
         most = max(times.used, key=lambda worker: times.used[worker] / len(spans[worker]))
         notes.append(
-            f"the simulated run needed more jobs than were recorded: worker {most}'s {len(spans[most])} times began "
-            f"again {times.repeats} times"
+            f"the simulated run needed more jobs than were recorded: worker {most} took {times.used[most]}, of which "
+            f"{len(spans[most])} times are known, which then began again from the first"
         )
     summary, cluster = recorded.summary, recorded.config.cluster
     if summary.lost:
@@ -342,8 +295,8 @@ def _sentence(metric: str | None, level: float | None, recorded: Side, simulated
     shown = f"{metric} = {level:.4g}"
     would, was = simulated.to_level_s, recorded.to_level_s
     if would is not None and was is not None:
-        times = f" ({was / would:.2f} times as fast)" if would > 0.0 and was > 0.0 else ""
-        return f"On your cluster, that would have taken {would:.4g} s to {shown} instead of {was:.4g} s{times}."
+        instead = f"instead of {was:.4g} s{_times(would, was)}"
+        return f"On your cluster, that would have taken {would:.4g} s to {shown} {instead}."
     if would is not None:
         return (
             f"On your cluster, that would have taken {would:.4g} s to {shown}, which your run didn't reach in "
@@ -352,6 +305,12 @@ def _sentence(metric: str | None, level: float | None, recorded: Side, simulated
     ended = f"in its {simulated.wall_s:.4g} s ({simulated.stopped_because})"
     other = f"your run took {was:.4g} s" if was is not None else "nor did your run"
     return f"On your cluster, that would not have reached {shown} {ended}; {other}."
+
+
+def _times(would: float, was: float) -> str:
+    if min(would, was) <= 0.0 or f"{would:.3g}" == f"{was:.3g}":
+        return ""
+    return f" ({was / would:.2f} times as fast)" if would < was else f" ({would / was:.2f} times as long)"
 
 
 def _gradients(side: Side) -> str:

@@ -17,6 +17,7 @@ from asgd.sim.times import damage
 
 MOST_BYTES = 10_000_000
 MOST_SECONDS = 1e9
+_ROUNDING_S = 1e-9
 
 
 class Span(NamedTuple):
@@ -108,6 +109,52 @@ def lengths(spans: Sequence[Span]) -> list[float]:
             given.append(span.seconds)
             place += 1
     return given
+
+
+class WorkerTimes:
+    """When jobs are done, by the record of each worker: an `EndOfJob`.
+
+    A worker's jobs take what they took in the record, in order; when those are used up they come again from the first
+    one. A job that begins when it began in the record also ends when it ended there, to the last bit: so the
+    same method takes the same course. For cancelled jobs, and those in hand at the end, see `lengths` and `with_last`.
+
+    Arguments: spans: the jobs of each worker by number; num_workers: those of 0 to num_workers - 1 are needed.
+    Attributes: used: jobs begun so far by each worker.
+    Errors: ConfigError when a worker has none.
+
+    Example:
+        >>> times = WorkerTimes({0: [Span(0.0, 1.0), Span(1.0, 3.0)]}, 1)
+        >>> times.end_of_job(0, 0, 0.0), times.end_of_job(0, 1, 1.5), times.end_of_job(0, 2, 4.0), times.repeats
+        (1.0, 3.5, 5.0, 1)
+    """
+
+    def __init__(self, spans: Mapping[int, Sequence[Span]], num_workers: int) -> None:
+        missing = [worker for worker in range(num_workers) if worker not in spans]
+        if missing:
+            raise ConfigError(
+                f"cluster.num_workers = {num_workers}: the recorded run has no job of worker {missing[0]}; allowed are "
+                f"at most {missing[0]} workers (--set cluster.num_workers={missing[0]})"
+                if missing[0]
+                else "the recorded run has no job of worker 0"
+            )
+        self._spans = {worker: spans[worker] for worker in range(num_workers)}
+        self._lengths = {worker: lengths(of_worker) for worker, of_worker in self._spans.items()}
+        self.used = dict.fromkeys(range(num_workers), 0)
+
+    def end_of_job(self, worker: int, job: int, now_s: float) -> float:
+        """When the worker's next job is done."""
+        place, spans = self.used[worker], self._spans[worker]
+        self.used[worker] += 1
+        if place < len(spans):
+            span = spans[place]
+            if not span.cancelled and abs(span.start_s - now_s) <= _ROUNDING_S:
+                return span.end_s
+        return now_s + self._lengths[worker][place % len(spans)]
+
+    @property
+    def repeats(self) -> int:
+        """How often a worker's times had to begin again, at most."""
+        return max((used - 1) // len(self._spans[worker]) if used else 0 for worker, used in self.used.items())
 
 
 def read_file(path: Path) -> list[float]:

@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 
 from asgd.errors import ConfigError
-from asgd.sim.advice import MINIBATCH, Noise, advise_on, best_options, named_first, predicted, regimes_of
+from asgd.sim.advice import Noise, advise_on
+from asgd.sim.contenders import MINIBATCH, best_options, named_first, predicted, regimes_of
 
 
 def advice_for(seconds, noise=None, **other):

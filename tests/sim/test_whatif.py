@@ -13,8 +13,8 @@ from asgd.config import load_config
 from asgd.errors import ConfigError, RunError
 from asgd.run.ledger import check_trace
 from asgd.run.result import Run
-from asgd.sim.whatif import WorkerTimes, changed_config, whatif
-from asgd.sim.worker_times import Span
+from asgd.sim.whatif import changed_config, whatif
+from asgd.sim.worker_times import Span, WorkerTimes
 
 CONFIG = {
     "seed": 5,
