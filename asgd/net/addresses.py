@@ -6,6 +6,7 @@ take over the file of a running server, or delete a user's file of that name. Bo
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -63,6 +64,25 @@ def _check_path(address: str, path: str, *, listening: bool) -> None:
         except OSError as error:
             raise RunError(f"cannot listen at {address}: {(error.strerror or str(error)).lower()}") from None
     raise RunError(f"cannot listen at {address}: the address is in use")
+
+
+def is_private(address: str) -> bool:
+    """Whether this machine alone can reach an address: a file (ipc), or tcp at a loopback address or a name of one.
+
+    >>> [is_private(f"tcp://{host}:5555") for host in ("127.0.0.1", "[::1]", "*", "0.0.0.0", "10.0.0.1")]
+    [True, True, False, False, False]
+    """
+    scheme, host = check_address(address, listening=True)
+    if scheme == "ipc":
+        return True
+    if host == "*":
+        return False
+    bare = host.strip("[]").partition("%")[0]
+    try:
+        number = bare if host.startswith("[") else numeric(address, host).split("//")[1].rpartition(":")[0]
+        return ipaddress.ip_address(number).is_loopback
+    except ValueError:
+        return False
 
 
 def numeric(address: str, host: str) -> str:

@@ -197,6 +197,13 @@ class InProcessServer(_Endpoint):
         self._hub._to_client(peer, message)
         self.bytes_out += len(header) + message.payload_bytes
 
+    def admit(self, peer: bytes) -> None:
+        """See ServerTransport.admit: nobody is a stranger here."""
+
+    def cut_off(self, peer: bytes) -> None:
+        """See ServerTransport.cut_off: its messages find nobody from now on."""
+        self._hub._drop_client(peer)
+
     def close(self) -> None:
         """Leave the hub; clients keep what was sent."""
         if not self._queue.closed:

@@ -246,6 +246,15 @@ def shorten(text: str, limit: int = MAX_REASON_CHARS) -> str:
     return text if len(text) <= limit else text[: limit - 4] + " ..."
 
 
+def printable(text: str) -> str:
+    """A text of somebody else, such that it can be shown: control characters and line ends become "?".
+
+    >>> printable("a\\x1b[2Jb\\nc")
+    'a?[2Jb?c'
+    """
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
 def _decode(decoder: msgspec.msgpack.Decoder[T], header: bytes, what: str) -> T:
     if len(header) > MAX_HEADER_BYTES:
         raise ProtocolError(f"{what} has a header of {len(header)} bytes; at most {MAX_HEADER_BYTES} are allowed")

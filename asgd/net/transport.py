@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from asgd.errors import AsgdError, ProtocolError
+from asgd.errors import AsgdError, ProtocolError, RunError
 
 FRAME_BYTES: Final = 1024 * 1024
 DEFAULT_MAX_PAYLOAD_BYTES: Final = 16 * 1024**3
@@ -28,6 +28,10 @@ LINGER_S: Final = 2.0
 
 class PeerGone(AsgdError):
     """The message can't be delivered: the peer is unknown, has vanished, or doesn't read."""
+
+
+class KeyRefused(RunError):
+    """The server and this client don't agree on keys: it never gets in, however often it tries."""
 
 
 class BadMessage(ProtocolError):
@@ -96,6 +100,12 @@ class ServerTransport(Protocol):
 
     def send(self, peer: bytes, header: bytes, payload: memoryview | None = None) -> None:
         """Send to one peer; copies before returning. Raises PeerGone when the peer can't be reached."""
+
+    def admit(self, peer: bytes) -> None:
+        """The peer that sent the last message is one of us: what limits strangers doesn't limit it any more."""
+
+    def cut_off(self, peer: bytes) -> None:
+        """Break the connection of the peer that sent the last message, if the transport has connections."""
 
     def close(self) -> None:
         """Send what is queued, for at most LINGER_S seconds, and close; closing twice is allowed."""

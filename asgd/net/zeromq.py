@@ -13,9 +13,12 @@ What can be lost, doubled or reordered, and why not here:
   the identity of another.
 
 Limits: a header of MAX_HEADER_BYTES, frames of FRAME_BYTES (a longer frame closes the connection before it is buffered:
-ZMQ_MAXMSGSIZE), payloads of `max_payload_bytes` (refused on arrival with BadMessage). ZeroMQ has no limit on the number
-of frames of one message, so a hostile peer that reaches the socket can still make libzmq buffer one endless message:
-listen on tcp only in a network that you trust.
+ZMQ_MAXMSGSIZE), payloads of `max_payload_bytes` (refused on arrival with BadMessage). What libzmq doesn't bound, the
+number of connections and of the frames of one message, is bounded by door.py (the latter on tcp only).
+
+Keys: with them, CURVE encrypts every frame, the server proves who it is, and a client that isn't in the server's list
+doesn't get as far as the socket. libzmq itself would then try again for ever, or do nothing at all; here a client
+listens to libzmq's monitor, and `recv` raises KeyRefused with the reason.
 
 Signals: a handler that raises within `send` or `recv` leaves half a message in the socket, and what follows is garbage.
 Let handlers set a flag, and wake `recv` by a descriptor (signal.set_wakeup_fd).
@@ -27,14 +30,18 @@ import contextlib
 import errno
 import math
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from asgd.errors import ConfigError, ProtocolError, RunError
 from asgd.net.addresses import check_address, numeric
+from asgd.net.door import ZAP_DOMAIN, Door, Limits, borrowed, shut
+from asgd.net.keys import ClientKeys, ServerKeys
 from asgd.net.memory import keep_freed_memory
 from asgd.net.messages import MAX_HEADER_BYTES
 from asgd.net.transport import (
@@ -43,17 +50,32 @@ from asgd.net.transport import (
     LINGER_S,
     MAX_QUEUED_MESSAGES,
     BadMessage,
+    KeyRefused,
     PeerGone,
     Received,
     cut,
 )
 
-# A host that vanishes without closing its connection is noticed after these times. Pings travel between frames, and
-# libzmq's own thread answers them, so neither a long message nor a long computation looks like silence.
-_HEARTBEAT_MS: Final = 5_000
-_HEARTBEAT_TIMEOUT_MS: Final = 30_000
+# A host that vanishes without closing its connection is noticed after these times, by the kernel: neither a long
+# message nor a long computation looks like silence to it. Not by libzmq's own heartbeats (ZMQ_HEARTBEAT_IVL): in libzmq
+# 4.3.5 their timer aborts the process when it finds a connection broken whose messages have not all been read
+# ("Assertion failed: !_io_error", https://github.com/zeromq/libzmq/pull/4852), so a peer could bring the server down.
+_KEEPALIVE_S: Final = 5  # silence, and the time between questions
+_KEEPALIVE_COUNT: Final = 5
+_UNACKNOWLEDGED_MS: Final = 30_000
 _RECONNECT_MS: Final = 50
 _RECONNECT_MAX_MS: Final = 1_000
+_HANDSHAKE_MS: Final = 10_000  # a connection that hasn't shaken hands by then is closed
+_MAX_FRAME_BYTES: Final = max(FRAME_BYTES, MAX_HEADER_BYTES)
+_CURVE_BYTES: Final = 33  # that encryption adds to a frame
+# A server that dies breaks a handshake or two; so many in a row, 50 ms apart, are no accident.
+_FAILED_HANDSHAKES: Final = 20
+_HANDSHAKES: Final = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
 
 
 class _Endpoint:
@@ -64,15 +86,18 @@ class _Endpoint:
         self.bytes_in = 0
         self.bytes_out = 0
         self._max_payload_bytes = max_payload_bytes
+        self._source = -1  # the descriptor that the last message came from
+        self._linger_ms = int(LINGER_S * 1000)
         self._context = zmq.Context()
         self._socket = self._context.socket(kind)
         self._pollers: dict[tuple[int, ...], zmq.Poller] = {}
         options = {
-            zmq.LINGER: int(LINGER_S * 1000),
+            zmq.LINGER: self._linger_ms,
+            zmq.HANDSHAKE_IVL: _HANDSHAKE_MS,
             # Readers give room back half a queue at a time, so only half of these is sure to be free after all is read.
             zmq.SNDHWM: 2 * MAX_QUEUED_MESSAGES,
             zmq.RCVHWM: 2 * MAX_QUEUED_MESSAGES,
-            zmq.MAXMSGSIZE: max(FRAME_BYTES, MAX_HEADER_BYTES),
+            zmq.MAXMSGSIZE: _MAX_FRAME_BYTES,
             zmq.RECONNECT_IVL: _RECONNECT_MS,
             zmq.RECONNECT_IVL_MAX: _RECONNECT_MAX_MS,
         }
@@ -81,8 +106,11 @@ class _Endpoint:
 
     def _prepare_tcp(self, host: str) -> None:
         self._socket.setsockopt(zmq.IPV6, int(host.startswith("[")))
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
+        self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        self._socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _KEEPALIVE_S)
+        self._socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _KEEPALIVE_S)
+        self._socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _KEEPALIVE_COUNT)
+        self._socket.setsockopt(zmq.TCP_MAXRT, _UNACKNOWLEDGED_MS)
 
     def _wait(self, timeout_s: float, wake: Sequence[int]) -> bool:
         """Whether a message can be read and none of `wake` is readable."""
@@ -108,6 +136,7 @@ class _Endpoint:
         if more:
             first = self._socket.recv(zmq.NOBLOCK, copy=False)
             header, more = bytes(first.buffer[: MAX_HEADER_BYTES + 1]), first.more
+            self._source = int(first.get(zmq.SRCFD)) if with_peer else -1
         while more:
             frame = self._socket.recv(zmq.NOBLOCK, copy=False)
             more = frame.more
@@ -150,7 +179,7 @@ class _Endpoint:
         """Send what is queued, for at most LINGER_S seconds, and close; closing twice is allowed."""
         if not self._socket.closed:
             self._pollers.clear()
-            self._socket.close(linger=int(LINGER_S * 1000))
+            self._socket.close(linger=self._linger_ms)
             self._context.term()  # returns when the queues are empty or the linger time is over
 
     def __enter__(self) -> Self:
@@ -166,7 +195,9 @@ class ZmqServer(_Endpoint):
     """A ROUTER socket bound to `address`: the server's end of the ZeroMQ transport.
 
     Arguments: `address` "tcp://HOST:PORT" (HOST an interface's address, "*" for all; PORT 0 takes a free one, and
-    `.address` says which) or "ipc://PATH"; `max_payload_bytes` the largest payload sent or received, in bytes.
+    `.address` says which) or "ipc://PATH"; `max_payload_bytes` the largest payload sent or received, in bytes; `keys`
+    its secret and whom it lets in, None for neither encryption nor authentication; `limits` on what peers may do;
+    `tell` takes a line about each thing refused before it got to be a message, from another thread.
     Raises ConfigError for an address that can never be listened at, RunError for one that is in use.
 
     >>> with ZmqServer("tcp://127.0.0.1:0") as server, ZmqClient(server.address) as client:
@@ -176,12 +207,32 @@ class ZmqServer(_Endpoint):
     (b'hello', 7)
     """
 
-    def __init__(self, address: str, *, max_payload_bytes: int = DEFAULT_MAX_PAYLOAD_BYTES) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        max_payload_bytes: int = DEFAULT_MAX_PAYLOAD_BYTES,
+        keys: ServerKeys | None = None,
+        limits: Limits | None = None,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
         scheme, host = check_address(address, listening=True)
         super().__init__(zmq.ROUTER, max_payload_bytes)
+        limits = limits or Limits()
         self._path, self._inode = "", -1
+        self._last_peer = b""
+        self._door: Door | None = None
         try:
             self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+            self._socket.setsockopt(zmq.RCVHWM, limits.messages)
+            if keys is not None:
+                self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_FRAME_BYTES + _CURVE_BYTES)
+                self._socket.setsockopt(zmq.CURVE_SERVER, 1)
+                self._socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+                self._socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+            message_bytes = MAX_HEADER_BYTES + max_payload_bytes + max_payload_bytes // 1024
+            accepted = None if keys is None else keys.accepted
+            self._door = Door(self._context, self._socket, accepted, limits, message_bytes, tell)
             if scheme == "tcp":
                 self._prepare_tcp(host)
                 bound = address if host == "*" else numeric(address, host)
@@ -212,11 +263,49 @@ class ZmqServer(_Endpoint):
             with contextlib.suppress(FileNotFoundError):
                 if os.lstat(path).st_ino == self._inode:
                     os.unlink(path)
+        door, self._door = self._door, None
+        if door is not None:
+            door.close()
         super().close()
 
     def recv(self, timeout_s: float, wake: Sequence[int] = ()) -> Received | None:
         """See ServerTransport.recv."""
-        return self._recv(timeout_s, wake, with_peer=True)
+        if self._door is not None and self._door.failure is not None:
+            raise RunError(self._door.failure)
+        before = self.bytes_in
+        try:
+            received = self._recv(timeout_s, wake, with_peer=True)
+        except BadMessage as error:
+            self._last_peer = error.peer
+            raise
+        finally:
+            if self._door is not None and self.bytes_in > before:
+                self._door.has_read(self._source, self.bytes_in - before)
+        if received is not None:
+            self._last_peer = received.peer
+        return received
+
+    def admit(self, peer: bytes) -> None:
+        """See ServerTransport.admit."""
+        if self._door is not None and peer == self._last_peer:
+            self._door.admit(self._source)
+
+    def cut_off(self, peer: bytes) -> None:
+        """See ServerTransport.cut_off."""
+        if peer != self._last_peer:
+            return
+        with borrowed(self._source) as connection:
+            # libzmq tells this socket of a lost connection before it gives its descriptor back. So while the peer can
+            # still be sent to, the descriptor that we hold now is its own, and not that of somebody who came later.
+            self._socket.getsockopt(zmq.EVENTS)
+            try:
+                self._socket.send_multipart([peer, b""], flags=zmq.NOBLOCK)
+            except zmq.Again:
+                pass
+            except zmq.ZMQError:
+                return
+            if connection is not None:
+                shut(connection)
 
     def send(self, peer: bytes, header: bytes, payload: memoryview | None = None) -> None:
         """See ServerTransport.send."""
@@ -234,19 +323,38 @@ class ZmqClient(_Endpoint):
     """A DEALER socket connected to `address`: a worker's or evaluator's end of the ZeroMQ transport.
 
     Connecting goes on in the background: with nobody listening, `send` queues and `recv` returns None at its time-out,
-    until a server comes up. Raises ConfigError for a malformed address, RunError for a host name without an address.
+    until a server comes up. `keys`: of a server that asks for them; with None nothing is encrypted or proved.
+    Raises ConfigError for a malformed address, RunError for a host name without an address.
     """
 
-    def __init__(self, address: str, *, max_payload_bytes: int = DEFAULT_MAX_PAYLOAD_BYTES) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        max_payload_bytes: int = DEFAULT_MAX_PAYLOAD_BYTES,
+        keys: ClientKeys | None = None,
+    ) -> None:
         scheme, host = check_address(address, listening=False)
         super().__init__(zmq.DEALER, max_payload_bytes)
         self.address = address
         self._num_broken = 0
-        self._events = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._has_keys = keys is not None
+        self._failed_handshakes = 0
+        self._monitor: zmq.Socket[bytes] | None = None
         try:
             if scheme == "tcp":
                 self._prepare_tcp(host)
                 address = numeric(address, host)
+            if keys is not None:
+                self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_FRAME_BYTES + _CURVE_BYTES)
+                self._socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
+                self._socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+                self._socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+            self._monitor = self._socket.get_monitor_socket(_HANDSHAKES | zmq.EVENT_DISCONNECTED)
+            self._monitor.linger = 0
+            self._poller = zmq.Poller()
+            self._poller.register(self._socket, zmq.POLLIN)
+            self._poller.register(self._monitor, zmq.POLLIN)
             self._socket.connect(address)
         except zmq.ZMQError as error:
             self.close()
@@ -258,28 +366,72 @@ class ZmqClient(_Endpoint):
     @property
     def num_broken(self) -> int:
         """See ClientTransport.num_broken."""
-        while self._events.poll(0):
-            self._events.recv_multipart()
-            self._num_broken += 1
+        self._hear()
         return self._num_broken
 
-    def close(self) -> None:
-        """Send what is queued, for at most LINGER_S seconds, and close; closing twice is allowed."""
-        if not self._socket.closed:
-            self._socket.disable_monitor()
-            self._events.close(linger=0)
-        super().close()
-
     def recv(self, timeout_s: float) -> Received | None:
-        """See ClientTransport.recv."""
+        """See ClientTransport.recv. Raises KeyRefused when the handshake fails for a reason that stays."""
         return self._recv(timeout_s, (), with_peer=False)
+
+    def _wait(self, timeout_s: float, wake: Sequence[int]) -> bool:
+        """As above, hearing meanwhile of handshakes."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = max(0.0, deadline - time.monotonic())
+            ready = dict(self._poller.poll(math.ceil(left_s * 1000)))
+            if self._monitor in ready:
+                self._hear()
+            if self._socket in ready:
+                return True
+            if time.monotonic() >= deadline:
+                return False
+
+    def _hear(self) -> None:
+        """Take in how handshakes ended and connections broke; KeyRefused when trying again can't help."""
+        assert self._monitor is not None
+        while True:
+            try:
+                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                return
+            if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._failed_handshakes = 0
+                continue
+            if event["event"] == zmq.EVENT_DISCONNECTED:
+                self._num_broken += 1
+                continue
+            self._failed_handshakes += 1
+            if event["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                why = "does not have our key in its list: its accepted/ needs this client's .pub"
+            elif event["event"] == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and self._has_keys:
+                why = "does not encrypt, or is no asgd server: it must have keys too, or this client none"
+            elif event["event"] == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+                why = "lets in nobody without a key, or is no asgd server: give this client keys (security.keys)"
+            elif self._failed_handshakes >= _FAILED_HANDSHAKES:
+                why = "breaks off every handshake: " + (
+                    "server.pub here is not the key of that server"
+                    if self._has_keys
+                    else "it lets in nobody without a key, or is no asgd server"
+                )
+            else:
+                continue
+            self._linger_ms = 0  # nobody will ever take what waits to be sent
+            raise KeyRefused(f"the server at {self.address} {why}")
 
     def send(self, header: bytes, payload: memoryview | None = None) -> None:
         """See ClientTransport.send."""
         try:
             self._send([], header, payload)
         except zmq.Again:
+            self._hear()  # after a handshake that can't succeed libzmq takes nothing more
             raise PeerGone(
                 f"the server at {self.address} can't be reached or doesn't read:"
                 f" more than {MAX_QUEUED_MESSAGES} messages wait"
             ) from None
+
+    def close(self) -> None:
+        """Send what is queued, for at most LINGER_S seconds, and close; closing twice is allowed."""
+        if self._monitor is not None and not self._socket.closed:
+            self._socket.disable_monitor()
+            self._monitor.close()
+        super().close()

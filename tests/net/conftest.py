@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from asgd.net.inprocess import InProcessHub
+from asgd.net.keys import load_client_keys, load_server_keys, make_keys
 from asgd.net.transport import LINGER_S, ClientTransport, ServerTransport
 from asgd.net.zeromq import ZmqClient, ZmqServer
 
@@ -43,9 +44,14 @@ class Net:
         self.kind = kind
         self._stack = stack
         self._hub = InProcessHub()
+        self._keys: dict[str, Any] = {"server": {}, "client": {}}
+        if kind == "curve":
+            make_keys(directory / "keys")
+            self._keys["server"]["keys"] = load_server_keys(directory / "keys")
+            self._keys["client"]["keys"] = load_client_keys(directory / "keys", "worker")
         if kind == "ipc":
             self.address = f"ipc://{directory}/net"
-        elif kind == "tcp":
+        elif kind in ("tcp", "curve"):
             with socket.create_server(("127.0.0.1", 0)) as free:
                 self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
 
@@ -53,20 +59,20 @@ class Net:
         if self.kind == "inprocess":
             self._hub.max_payload_bytes = limits.get("max_payload_bytes", self._hub.max_payload_bytes)
             return self._closed_at_the_end(self._hub.server())
-        return self._closed_at_the_end(ZmqServer(self.address, **limits))
+        return self._closed_at_the_end(ZmqServer(self.address, **limits, **self._keys["server"]))
 
     def client(self, **limits: int) -> ClientTransport:
         if self.kind == "inprocess":
             limits.setdefault("max_payload_bytes", 2**40)
             return self._closed_at_the_end(self._hub.client(**limits))
-        return self._closed_at_the_end(ZmqClient(self.address, **limits))
+        return self._closed_at_the_end(ZmqClient(self.address, **limits, **self._keys["client"]))
 
     def _closed_at_the_end(self, end: Any) -> Any:
         self._stack.callback(within, CLOSE_LIMIT_S, end.close, f"closing {end}")
         return end
 
 
-@pytest.fixture(params=["inprocess", "ipc", "tcp"])
+@pytest.fixture(params=["inprocess", "ipc", "tcp", "curve"])
 def net(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Net]:
     with ExitStack() as stack:
         yield Net(request.param, tmp_path, stack)
