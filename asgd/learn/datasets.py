@@ -1,9 +1,10 @@
-"""Image data sets: torchvision's files held in memory as bytes, normalised and augmented a batch at a time.
+"""Image data sets: their files held in memory as bytes, normalised and augmented a batch at a time.
 
 Legend of the suffixes: _N images of a split, _B images of a batch; [.., C, H, W] channels, rows, columns.
 
 Each split is one contiguous uint8 tensor, so that processes that are forked after loading share its pages. torchvision
-is imported by the functions that read or download, and only by them: importing it costs seconds.
+reads MNIST's files and downloads all of them; CIFAR's, which are pickles, are read by cifar.py, which unpickles
+nothing. torchvision is imported by the functions that need it, and only by them: importing it costs seconds.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from asgd.errors import ConfigError, RunError
+from asgd.learn.cifar import BATCHES, read_batches
 from asgd.learn.options import check_choice, check_integer
 
 _NETWORK_TIMEOUT_S = 20.0  # of one silence of the network, not of the whole download
@@ -145,7 +147,7 @@ def default_data_root() -> Path:
 
 
 def load_splits(name: str, data_root: Path | str | None = None, *, download: bool = False) -> tuple[Split, Split]:
-    """Return the training and the test images of a data set, read by torchvision.
+    """Return the training and the test images of a data set.
 
     Arguments: name: "cifar10", "cifar100", "mnist" or "fashion_mnist"; data_root: the folder that holds the data set's
     own folder (None: `default_data_root()`); download: get the files first if they aren't there.
@@ -162,7 +164,7 @@ def load_splits(name: str, data_root: Path | str | None = None, *, download: boo
     elif not (root / source.folder).is_dir():
         raise ConfigError(f"{source.title} is not at the data root {root}: {_absent(root, source)}; {_remedies(name)}")
     try:
-        splits = tuple(_read(source, root, train) for train in (True, False))
+        splits = tuple(_read(name, source, root, train) for train in (True, False))
     except Exception as error:  # torchvision reports damaged files with whatever reading them raised
         raise ConfigError(
             f"{source.title} in {root / source.folder} is incomplete or damaged ({_one_line(error)}); remove that "
@@ -184,14 +186,14 @@ def fetch(name: str, data_root: Path | str | None = None) -> Path:
     return root / SOURCES[name].folder
 
 
-def _read(source: Source, root: Path, train: bool) -> Split:
-    from torchvision import datasets  # costs seconds: only for those who need it
+def _read(name: str, source: Source, root: Path, train: bool) -> Split:
+    if name in BATCHES:
+        images_N, classes_N = read_batches(name, root / source.folder, train)
+    else:
+        from torchvision import datasets  # costs seconds: only for those who need it
 
-    found: Any = getattr(datasets, source.torchvision_class)(str(root), train=train, download=False)
-    images_N = torch.as_tensor(found.data)
-    # MNIST comes without channels, CIFAR with channels last (a view of bytes that are stored channels first)
-    images_N = images_N.unsqueeze(1) if images_N.ndim == 3 else images_N.permute(0, 3, 1, 2)
-    classes_N = torch.as_tensor(found.targets).long()
+        found: Any = getattr(datasets, source.torchvision_class)(str(root), train=train, download=False)
+        images_N, classes_N = torch.as_tensor(found.data).unsqueeze(1), torch.as_tensor(found.targets).long()
     expected = (source.channels, source.image_size, source.image_size)
     if images_N.dtype != torch.uint8 or tuple(images_N.shape[1:]) != expected or len(images_N) != len(classes_N):
         raise ValueError(f"{len(classes_N)} labels for {images_N.dtype} images of shape {list(images_N.shape)}")
@@ -213,7 +215,11 @@ def _download(name: str, source: Source, root: Path) -> None:
     # what torchvision prints must not get into a program's own output
     try:
         with contextlib.redirect_stdout(sys.stderr), _network_timeout(_NETWORK_TIMEOUT_S):
-            getattr(datasets, source.torchvision_class)(str(root), download=True)
+            if name not in BATCHES:
+                getattr(datasets, source.torchvision_class)(str(root), download=True)
+            elif not _has_batches(name, root / source.folder):  # not by its constructor, which unpickles
+                kind = getattr(datasets, source.torchvision_class)
+                datasets.utils.download_and_extract_archive(kind.url, str(root), md5=kind.tgz_md5, remove_finished=True)
     except PermissionError as error:
         raise ConfigError(f"{source.title} can't be written to the data root {root} ({_one_line(error)})") from error
     except Exception as error:
@@ -221,6 +227,11 @@ def _download(name: str, source: Source, root: Path) -> None:
             f"{source.title} could not be downloaded to {root} ({_one_line(error)}); try `asgd fetch {name}` again "
             "where there is a network, or put the files there and name the folder with --data-root or ASGD_DATA"
         ) from error
+
+
+def _has_batches(name: str, folder: Path) -> bool:
+    """Whether the published files are there; whether they are whole is seen when they are read."""
+    return all((folder / file).is_file() for split in BATCHES[name].values() for file in split)
 
 
 @contextlib.contextmanager
