@@ -121,6 +121,13 @@ class Refuse(NamedTuple):
     reason: str
 
 
+class Quarantine(NamedTuple):
+    """`worker` gets no more jobs in this run: its gradients are refused again and again. It has left, to the core."""
+
+    worker: int
+    reason: str
+
+
 class Record(NamedTuple):
     """Append `row` to the trace."""
 
@@ -135,4 +142,4 @@ class Finish(NamedTuple):
     failed: bool = False
 
 
-Action = Apply | Mix | Accumulate | Store | Step | Cancel | Assign | Refuse | Record | Finish
+Action = Apply | Mix | Accumulate | Store | Step | Cancel | Assign | Refuse | Quarantine | Record | Finish

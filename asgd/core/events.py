@@ -37,7 +37,8 @@ class Arrival(NamedTuple):
     the loss is finite (only the caller can see the tensor); `wait_s` is the time that the worker waited out to
     emulate a slower machine; `distance` is ||x_t - x_{t - tau}||, from the parameters now to those that the job was
     given, where the method needs it; `queue_s` is the time that the job lay at the worker before it was begun,
-    `started_s` when it was, by the run's clock (None where nobody knows).
+    `started_s` when it was, by the run's clock (None where nobody knows);
+    `norm` is the gradient's, where there is a norm guard.
     """
 
     worker: int
@@ -52,6 +53,7 @@ class Arrival(NamedTuple):
     distance: float | None = None
     queue_s: float = 0.0
     started_s: float | None = None
+    norm: float | None = None
 
 
 class Tick(NamedTuple):

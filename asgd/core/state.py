@@ -19,6 +19,7 @@ from asgd.core.actions import (
     Cancel,
     Finish,
     Mix,
+    Quarantine,
     Record,
     Refuse,
     Step,
@@ -28,6 +29,7 @@ from asgd.core.actions import (
 from asgd.core.budget import Budget
 from asgd.core.divergence import Divergence
 from asgd.core.events import Arrival, Begin, Event, Join, Leave, Resume, Stop, Tick
+from asgd.core.guard import NormGuard, Offenders
 from asgd.core.invariants import problems
 from asgd.core.ledger import Job, Ledger
 from asgd.core.methods.base import Answer, Decision, Method, UseAccumulate, UseApply, UseMix, UseNot, UseStore
@@ -55,6 +57,8 @@ class ServerState:
         first_job: number of the first job, so that numbers stay unique over restarts.
         seed: of what methods draw at random.
         queues: whether a worker may have more jobs than `jobs_per_worker`, worked off first-in first-out.
+        norm_guard: k of the `NormGuard`, >= 0; 0: none.
+        quarantine_after: limit of the `Offenders`, >= 0; 0: nobody is quarantined.
 
     Example:
         >>> from asgd.core.methods import make_method
@@ -79,6 +83,8 @@ class ServerState:
         first_job: int = 0,
         seed: int = 0,
         queues: bool = False,
+        norm_guard: float = 0.0,
+        quarantine_after: int = 0,
     ) -> None:
         self.method = method
         self._step_sizes = StepSizes(rule, schedule, schedule_over)
@@ -98,6 +104,9 @@ class ServerState:
         self._accumulated = 0  # gradients in slots since the last update
         self._members: dict[int, None] = {}
         self._divergence = Divergence()
+        self._guard = NormGuard(norm_guard)
+        self._offenders = Offenders(quarantine_after)
+        self.quarantined: dict[int, str] = {}  # worker -> why
         # Each appends what it causes to the list that `handle` returns: one list per event, no generators on the way.
         self._handlers: dict[type[Any], Callable[[Any, list[Action]], None]] = {
             Join: self._join,
@@ -153,7 +162,7 @@ class ServerState:
     def _join(self, event: Join, actions: list[Action]) -> None:
         if event.worker in self._members or self.num_jobs(event.worker):
             raise ValueError(f"worker {event.worker} has joined already")
-        if self.finished:
+        if self.finished or event.worker in self.quarantined:
             return
         self._members[event.worker] = None
         self.ledger.stats_of(event.worker)
@@ -189,11 +198,11 @@ class ServerState:
         self.gradients += 1
         self.samples += event.samples
         seconds = event.compute_s + event.wait_s
-        refusal = None if finite else NOT_FINITE
+        refusal = self._guard.refuses(event.norm) if finite else NOT_FINITE
         answer = Answer(event.worker, event.job, delay, event.samples, refusal, seconds, event.distance)
         decision = self.method.arrived(self, answer)
-        if not finite and not isinstance(decision.use, UseNot):
-            raise ValueError(f"method {self.method.name} uses a gradient that is not finite: {decision}")
+        if refusal is not None and not isinstance(decision.use, UseNot):
+            raise ValueError(f"method {self.method.name} uses a gradient that is refused ({refusal}): {decision}")
         action, reason, step_size, vector_action = self._use(decision, event.worker)
         if vector_action is not None:
             actions.append(vector_action)
@@ -205,6 +214,17 @@ class ServerState:
         if not finite and self._divergence.is_certain(self._members.keys()):
             count = self._divergence.in_a_row
             self._finish(f"diverged: the last {count} gradients were not finite", actions, failed=True)
+        self._judge(event, refusal, actions)
+
+    def _judge(self, event: Arrival, refusal: str | None, actions: list[Action]) -> None:
+        """Quarantine a worker whose gradients are refused again and again: it leaves, and doesn't come back."""
+        if refusal is None:
+            self._offenders.sound(event.worker, event.version)
+        elif self._offenders.refused(event.worker, event.version) and not self.finished:
+            reason = f"quarantined: {self._offenders.limit} of its gradients in a row were refused ({refusal})"
+            self.quarantined[event.worker] = reason
+            actions.append(Quarantine(event.worker, reason))
+            self._leave(Leave(event.worker, reason, event.now_s), actions)
 
     def _take(self, number: int) -> tuple[Job, int]:
         """Remove an outstanding job; returns it with its delay."""
@@ -249,6 +269,7 @@ class ServerState:
     def _leave(self, event: Leave, actions: list[Action]) -> None:
         if self._members.pop(event.worker, self) is self or self.finished:
             return
+        self._offenders.forget(event.worker)
         for number in [job.job for job in self.ledger.outstanding.values() if job.worker == event.worker]:
             if not self.finished and number in self.ledger.outstanding:
                 self._lose(number, event.reason, event.now_s, actions)
@@ -384,6 +405,9 @@ class ServerState:
             "cancelled": self.cancelled,
             "accumulated": self._accumulated,
             "divergence": self._divergence.to_dict(),
+            "guard": self._guard.to_dict(),
+            "offenders": self._offenders.to_dict(),
+            "quarantined": list(self.quarantined.items()),
             "members": list(self._members),
             "begun": self.begun,
             "finished": None if self.finished is None else list(self.finished),
@@ -404,6 +428,10 @@ class ServerState:
         self.rows, self.refused, self.cancelled = plain["rows"], plain["refused"], plain["cancelled"]
         self._accumulated = plain["accumulated"]
         self._divergence.restore(plain["divergence"])
+        if "guard" in plain:  # not in checkpoints from before there was one
+            self._guard.restore(plain["guard"])
+            self._offenders.restore(plain["offenders"])
+            self.quarantined = {worker: reason for worker, reason in plain["quarantined"]}
         if keep:
             self._members = dict.fromkeys(plain["members"])
             self.begun = plain["begun"]

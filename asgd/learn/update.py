@@ -11,7 +11,7 @@ Legend of the suffixes: _P parameters with padding, _S parameters and buffers wi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
+from math import isfinite, sqrt
 from typing import Any, Protocol
 
 import torch
@@ -44,6 +44,17 @@ def is_finite(gradient: Tensor) -> bool:
     if isfinite(float(gradient.sum())):
         return True
     return all(bool(torch.isfinite(block).all()) for block in gradient.reshape(-1).split(BLOCK))
+
+
+def norm_of(gradient: Tensor) -> float:
+    """Return the Euclidean norm of a tensor, summed up in float64, whatever the number of threads.
+
+    Example:
+        >>> norm_of(torch.tensor([3e30, 4e30]))
+        5e+30
+    """
+    blocks = gradient.reshape(-1).split(BLOCK)
+    return sqrt(sum(float(torch.linalg.vector_norm(block, dtype=torch.float64)) ** 2 for block in blocks))
 
 
 class Update:

@@ -14,7 +14,7 @@ from asgd.learn.corrections import distance
 from asgd.learn.flat import FlatModel
 from asgd.learn.gradient import build_model
 from asgd.learn.task import Task
-from asgd.learn.update import is_finite
+from asgd.learn.update import is_finite, norm_of
 from asgd.run.computed import Result
 from asgd.run.jobs import compute_job
 from asgd.run.shards import make_shards
@@ -65,7 +65,9 @@ class TaskCompute:
         assert self._read_P is not None
         result = compute_job(self._config, self._task, self._worker, worker, job, self._shards)
         moved = distance(self.flat.params_P, self._read_P) if self._measures else None
-        return Result(result.loss, result.samples, is_finite(self._worker.answer_S), moved)
+        answer_S = self._worker.answer_S
+        norm = norm_of(answer_S[: self.flat.layout.size_P]) if self._config.method.norm_guard else None
+        return Result(result.loss, result.samples, is_finite(answer_S), moved, norm)
 
     def release(self) -> None:
         """Forget what the job that was computed last was given: its gradient isn't used any more."""

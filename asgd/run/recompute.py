@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from asgd.config import BudgetConfig, Config, task_digest
-from asgd.core.actions import Action, Assign, Cancel, Finish, Record, Refuse
+from asgd.core.actions import Action, Assign, Cancel, Finish, Quarantine, Record, Refuse
 from asgd.core.events import Arrival, Event
 from asgd.core.state import ServerState
 from asgd.core.trace import TraceRow
@@ -122,7 +122,7 @@ class Recomputation:
             return
         result = self._compute.compute(arrival.worker, arrival.job)
         self.num_computed += 1
-        for key in ("loss", "samples", "finite", "distance"):
+        for key in ("loss", "samples", "finite", "distance", "norm"):
             self._compare(row, key, getattr(arrival, key), getattr(result, key))
         outcome = outcome_of(self._handle(arrival))
         assert entry.outcome is not None
@@ -148,7 +148,7 @@ class Recomputation:
                     self._on_row(row)
                     if self._until is not None and row.version + row.steps >= self._until:
                         raise Stopped
-                case Finish() | Refuse():
+                case Finish() | Refuse() | Quarantine():
                     pass
                 case _:
                     self._compute.execute(action)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from asgd.core.actions import Assign, Cancel, Finish, Record
+from asgd.core.actions import Assign, Cancel, Finish, Quarantine, Record
 from asgd.core.events import Arrival, Event, Join
 from asgd.core.state import ServerState
 from asgd.core.trace import TraceRow
@@ -57,6 +57,9 @@ def run_order(
                     compute.dropped(number)
                 case Record(row):
                     on_row(row)
+                case Quarantine(worker):
+                    for number, _ in jobs.pop(worker, ()):
+                        compute.dropped(number)
                 case Finish():
                     pass
                 case _:
@@ -83,5 +86,6 @@ def run_order(
                 now_s,
                 finite=result.finite,
                 distance=result.distance,
+                norm=result.norm,
             )
         )

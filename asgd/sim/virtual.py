@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Protocol
 
-from asgd.core.actions import Action, Assign, Cancel, Finish, Record
+from asgd.core.actions import Action, Assign, Cancel, Finish, Quarantine, Record
 from asgd.core.events import Arrival, Event, Join, Stop, Tick
 from asgd.core.state import ServerState
 from asgd.core.trace import TraceRow
@@ -142,6 +142,7 @@ class VirtualCluster:
                 distance=result.distance,
                 queue_s=began_s - assigned_s,  # it was at the worker at once
                 started_s=began_s,
+                norm=result.norm,
             )
             self._handle(arrival)
         return self.now_s
@@ -164,6 +165,8 @@ class VirtualCluster:
                     self._cancel(worker, number)
                 case Record(row):
                     self.on_row(row)
+                case Quarantine(worker):
+                    self._quarantined(worker)
                 case Finish():
                     pass
                 case _:
@@ -184,6 +187,12 @@ class VirtualCluster:
             end_s = self.end_of_job(worker, job.job, self.now_s)
             heapq.heappush(self._heap, (end_s, self._starts, worker, job, self.now_s))
         self._idle.clear()
+
+    def _quarantined(self, worker: int) -> None:
+        """The jobs of a worker that may not go on come to nothing."""
+        for job in self._waiting.pop(worker, ()):
+            self.compute.dropped(job.job)
+        self._running.pop(worker, None)
 
     def _cancel(self, worker: int, number: int) -> None:
         self.compute.dropped(number)

@@ -16,6 +16,7 @@ from asgd.core.actions import (
     DivideByGap,
     Finish,
     Mix,
+    Quarantine,
     Record,
     Refuse,
     Step,
@@ -48,7 +49,7 @@ class Driver:
 
     def __init__(self, state, x=1.0, gradient=lambda x, job: x):
         self.state, self.x, self.gradient = state, x, gradient
-        self.rows, self.refused, self.finished, self.cancelled = [], [], None, []
+        self.rows, self.refused, self.finished, self.cancelled, self.quarantined = [], [], None, [], []
         self.given = {}  # job -> (worker, version, x)
         self.queue = {}  # worker -> jobs in the order given
         self.slots = {}
@@ -99,6 +100,9 @@ class Driver:
                     self.rows.append(row)
                 case Refuse():
                     self.refused.append(action)
+                case Quarantine(worker, reason):
+                    self.queue.pop(worker, None)
+                    self.quarantined.append((worker, reason))
                 case Finish():
                     self.finished = action
         self.state.validate()
@@ -115,12 +119,13 @@ class Driver:
         self.queue.pop(worker, None)
         self.handle(Leave(worker, reason, self.tick()))
 
-    def answer(self, worker, *, finite=True, loss=1.0, samples=1):
+    def answer(self, worker, *, finite=True, loss=1.0, samples=1, norm=None):
         """The worker's oldest job arrives."""
         job = self.queue[worker].pop(0)
         _, version, x = self.given[job]
         distance = abs(self.x - x)
-        event = Arrival(worker, job, version, loss, samples, 1.0, self.tick(), finite=finite, distance=distance)
+        now_s = self.tick()
+        event = Arrival(worker, job, version, loss, samples, 1.0, now_s, finite=finite, distance=distance, norm=norm)
         self.handle(event, self.gradient(x, job))
         return job
 
