@@ -31,6 +31,11 @@ DataRoot = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that is in the run directory.")]
+Keys = Annotated[
+    Path | None,
+    typer.Option("--keys", metavar="DIR", help="This machine's keys, as made by `asgd keys` [security.keys]."),
+]
+KeyName = Annotated[str | None, typer.Option("--key", metavar="NAME", help="Which of them to use [security.key].")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
 
 
@@ -48,3 +53,9 @@ def _common(
     ] = False,
 ) -> None:
     pass  # --debug is read in exit_with(), where errors arrive
+
+
+def with_keys(overrides: list[str] | None, keys: Path | None, key: str | None = None) -> list[str]:
+    """The overrides, and those that the options --keys and --key stand for."""
+    own = [] if keys is None else [f"security.keys={keys.absolute()}"]
+    return [*(overrides or []), *own, *([] if key is None else [f"security.key={key}"])]

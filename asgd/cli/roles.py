@@ -13,7 +13,19 @@ import msgspec
 import typer
 
 from asgd.api import resumed_config
-from asgd.cli.options import AsJson, ConfigPath, DataRoot, Debug, Overrides, Overwrite, RunDir, app
+from asgd.cli.options import (
+    AsJson,
+    ConfigPath,
+    DataRoot,
+    Debug,
+    KeyName,
+    Keys,
+    Overrides,
+    Overwrite,
+    RunDir,
+    app,
+    with_keys,
+)
 from asgd.cli.reporting import leave_report
 from asgd.cli.training import exit_as, rows_of
 from asgd.config import Config, load_config, to_toml
@@ -55,16 +67,24 @@ def server_command(
     data_root: DataRoot = None,
     resume_run: Annotated[bool, typer.Option("--resume", help="Go on with the run in --run-dir.")] = False,
     overwrite: Overwrite = False,
+    keys: Keys = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen to other machines without keys [security.insecure].")
+    ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Run the server alone; start workers and an evaluator by hand, on this or other machines."""
-    resolved = load_config(config, overrides or [])
+    from asgd.run.security import check_binding
+
+    overrides = with_keys(overrides, keys) + (["security.insecure=true"] if insecure else [])
+    resolved = load_config(config, overrides)
     address = _by_hand(bind or resolved.cluster.address, "--bind" if bind else "cluster.address")
     validate(resolved)
     path = run_dir or default_run_directory(config)
     if resume_run:
-        resolved = resumed_config(path, config, overrides or [])
+        resolved = resumed_config(path, config, overrides)
+    check_binding(resolved, address)
     prepared = _prepared(resolved, data_root)
     if resume_run:
         with RunDirectory.open(path, mode="write") as directory:
@@ -93,13 +113,16 @@ def server_command(
 def _client(
     config: Path,
     connect: str,
-    overrides: list[str] | None,
+    overrides: list[str],
     data_root: Path | None,
     role: Callable[[Prepared, str, StopRequests], None],
 ) -> None:
     """Run a role that connects to a server; an interrupt makes it leave with a goodbye."""
-    resolved = load_config(config, overrides or [])
+    from asgd.run.security import client_keys
+
+    resolved = load_config(config, overrides)
     address = _by_hand(connect, "--connect")
+    client_keys(resolved)  # what is wrong with them is said before the data are loaded
     prepared = _prepared(resolved, data_root)
     with stopping_by_signals() as stops:
         role(prepared, address, stops)
@@ -115,6 +138,8 @@ def worker_command(
     index: Annotated[int, typer.Option(help="This worker's number; -1 takes a free one.", min=-1)] = -1,
     overrides: Overrides = None,
     data_root: DataRoot = None,
+    keys: Keys = None,
+    key: KeyName = None,
     debug: Debug = False,
 ) -> None:
     """Run one worker, with the same configuration as the server."""
@@ -124,12 +149,18 @@ def worker_command(
 
         worker_role(prepared, address, index, stops, _say)
 
-    _client(config, connect, overrides, data_root, role)
+    _client(config, connect, with_keys(overrides, keys, key), data_root, role)
 
 
 @app.command("evaluator")
 def evaluator_command(
-    config: ConfigPath, connect: Connect, overrides: Overrides = None, data_root: DataRoot = None, debug: Debug = False
+    config: ConfigPath,
+    connect: Connect,
+    overrides: Overrides = None,
+    data_root: DataRoot = None,
+    keys: Keys = None,
+    key: KeyName = None,
+    debug: Debug = False,
 ) -> None:
     """Run an evaluator, with the same configuration as the server."""
 
@@ -138,4 +169,4 @@ def evaluator_command(
 
         evaluator_role(prepared, address, stops, _say)
 
-    _client(config, connect, overrides, data_root, role)
+    _client(config, connect, with_keys(overrides, keys, key), data_root, role)

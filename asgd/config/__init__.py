@@ -21,6 +21,7 @@ from asgd.config.schema import (
     RecordsConfig,
     RecoveryConfig,
     ScheduleConfig,
+    SecurityConfig,
     SpeedsConfig,
     TaskConfig,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "RecordsConfig",
     "RecoveryConfig",
     "ScheduleConfig",
+    "SecurityConfig",
     "SpeedsConfig",
     "TaskConfig",
     "load_config",

@@ -94,6 +94,8 @@ RULES: dict[str, Rule] = {
     "method.jobs_per_worker": _whole(1),
     "method.local_steps": _whole(0),
     "method.local_step_size": _number(0, above=True),
+    "method.norm_guard": Rule("0 (none) or a finite number above 1", lambda value: value == 0 or 1 < value < math.inf),
+    "method.quarantine_after": _whole(0),
     "optimizer.name": _one_of(OptimizerName),
     "optimizer.momentum": _number(0, 1, below=True),
     "optimizer.nesterov": _FLAG,
@@ -147,6 +149,13 @@ RULES: dict[str, Rule] = {
     "recovery.grace_s": _number(0),
     "records.tensorboard": _FLAG,
     "records.report": _FLAG,
+    "security.keys": Rule("a directory's path", lambda value: "\0" not in value),
+    "security.key": _matching(
+        "a name of letters, digits, _, . and - (64 at most)", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
+    ),
+    "security.insecure": _FLAG,
+    "security.max_peers": _whole(0),
+    "security.max_refusals": _whole(1),
 }
 
 

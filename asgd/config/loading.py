@@ -32,7 +32,7 @@ def load_config(source: str | Path | Mapping[str, Any] | Config, overrides: Sequ
     """Return a checked configuration, every default filled in.
 
     A relative file in `task.function` is looked for beside the configuration file, then in the working directory; the
-    result holds its absolute path.
+    result holds its absolute path, as it does of `security.keys`.
 
     Args:
         source: path of a TOML file, a nested dict of the same keys, or a `Config`.
@@ -101,7 +101,7 @@ def _checked(data: dict[str, Any], origin: Origin, folder: Path) -> Config:
     if problem:
         values = msgspec.to_builtins(config, builtin_types=_KEPT)
         raise origin.problem(problem.key, problem.why, values if problem.needs_value else None)
-    return _resolve_task(config, folder, origin)
+    return _resolve_keys(_resolve_task(config, folder, origin), folder)
 
 
 def to_toml(config: Config) -> str:
@@ -224,3 +224,11 @@ def _resolve_task(config: Config, folder: Path, origin: Origin) -> Config:
         )
     task = msgspec.structs.replace(config.task, function=f"{found[0]}:{name}")
     return msgspec.structs.replace(config, task=task)
+
+
+def _resolve_keys(config: Config, folder: Path) -> Config:
+    """Return the configuration with an absolute path in `security.keys`, if there is one."""
+    if not config.security.keys:
+        return config
+    path = os.path.abspath(folder / os.path.expanduser(config.security.keys))
+    return msgspec.structs.replace(config, security=msgspec.structs.replace(config.security, keys=path))

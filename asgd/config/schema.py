@@ -59,6 +59,10 @@ class MethodConfig(Section, frozen=True):
         local_steps: SGD steps that a worker makes in a job, answering with their difference or, if the method wants
             that, with its parameters (0: it answers with a gradient).
         local_step_size: of these steps, > 0.
+        norm_guard: a gradient whose norm is over so many times the median of the last ones is discarded (0: none is);
+            see asgd.core.guard.
+        quarantine_after: a worker whose gradients are refused (not finite, or by the norm guard) so many times in a
+            row, at models at which those of others are not, gets no more jobs (0: it goes on).
     """
 
     name: str = "asynchronous"
@@ -69,6 +73,8 @@ class MethodConfig(Section, frozen=True):
     jobs_per_worker: int = 1
     local_steps: int = 0
     local_step_size: float = 0.05
+    norm_guard: float = 0.0
+    quarantine_after: int = 20
 
 
 class OptimizerConfig(Section, frozen=True):
@@ -248,6 +254,26 @@ class RecordsConfig(Section, frozen=True):
     tensorboard: bool = False
 
 
+class SecurityConfig(Section, frozen=True):
+    """`[security]`: who may take part, and what one of them may do to the server.
+
+    Attributes:
+        keys: the directory of this machine's keys, as made by `asgd keys` (beside the configuration, if relative); with
+            it everything is encrypted and only keys of the server's list get in. "": no keys, and the server listens
+            only where this machine alone can reach it.
+        key: the name of the key in that directory that a worker or evaluator uses.
+        insecure: whether the server may listen to other machines without keys.
+        max_peers: connections that the server keeps at once, >= 0 (0: 2 x cluster.num_workers + 64).
+        max_refusals: messages of one client that are refused before its connection is cut off, >= 1.
+    """
+
+    keys: str = ""
+    key: str = "worker"
+    insecure: bool = False
+    max_peers: int = 0
+    max_refusals: int = 100
+
+
 class Config(Section, frozen=True):
     """A whole configuration, every default filled in. This constructor checks nothing; `load_config` does.
 
@@ -266,3 +292,4 @@ class Config(Section, frozen=True):
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     recovery: RecoveryConfig = RecoveryConfig()
     records: RecordsConfig = RecordsConfig()
+    security: SecurityConfig = SecurityConfig()

@@ -40,6 +40,8 @@ def make_state(config: Config, incarnation: int = 0) -> ServerState:
         first_job=incarnation * JOBS_PER_INCARNATION,
         seed=config.seed,
         queues=METHODS[method.name].queues,
+        norm_guard=method.norm_guard,
+        quarantine_after=method.quarantine_after,
     )
 
 
@@ -52,6 +54,11 @@ def validate(config: Config) -> None:
             f"method.local_steps = 0: the workers of {config.method.name!r} answer with their parameters after "
             "local steps; allowed is a whole number of at least 1"
         )
+    if config.method.norm_guard and METHODS[config.method.name].answers == "parameters":
+        raise ConfigError(
+            f"method.norm_guard = {config.method.norm_guard:g}: the workers of {config.method.name!r} answer with "
+            "their parameters, whose norm says nothing; allowed is 0"
+        )
     optimizers = METHODS[config.method.name].optimizers
     if config.optimizer.name not in optimizers:
         raise ConfigError(
@@ -63,7 +70,7 @@ def validate(config: Config) -> None:
 
 
 # What may change when a run goes on: nothing that the numbers of its first part depend on.
-MAY_CHANGE = ("budget", "evaluation", "checkpoints", "recovery", "cluster", "records")
+MAY_CHANGE = ("budget", "evaluation", "checkpoints", "recovery", "cluster", "records", "security")
 FIXED_IN_CLUSTER = ("threads_per_worker", "autocast")
 
 

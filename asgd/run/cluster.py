@@ -264,6 +264,10 @@ def run_cluster(
     Errors: RunError or ConfigError, one sentence, for whatever made the run fail; its files are then those of an
     unfinished run.
     """
+    from asgd.run.security import check_binding, client_keys  # loads the sockets' library, which not everybody needs
+
+    check_binding(config, config.cluster.address)
+    client_keys(config)
     ours, servers = socket.socketpair()
     with _private_directory() as sockets, contextlib.ExitStack() as stack:
         address = f"ipc://{sockets}/server" if config.cluster.address == "ipc" else config.cluster.address

@@ -152,6 +152,10 @@ class Evaluations:
             self.latest = row
         return row
 
+    def is_at_work(self, evaluator: bytes) -> bool:
+        """Whether an evaluator has a snapshot whose result is awaited."""
+        return evaluator in self._at_work
+
     def lost(self, evaluator: bytes) -> None:
         """An evaluator is gone: what it had is evaluated again."""
         snapshot = self._at_work.pop(evaluator, None)

@@ -13,6 +13,7 @@ from asgd.learn.task import Task
 from asgd.net.messages import Evaluated, NoSnapshot, Ping, Refused, Snapshot, SnapshotRequest, Stop
 from asgd.net.zeromq import ZmqClient
 from asgd.run.client import Connection
+from asgd.run.security import client_keys
 from asgd.run.signals import StopRequests
 
 
@@ -29,7 +30,7 @@ def run_evaluator(
     Errors: RunError when the server can't be reached, refuses us or falls silent.
     """
     payload_bytes = flat.state_view().nbytes
-    with ZmqClient(address, max_payload_bytes=payload_bytes) as transport:
+    with ZmqClient(address, max_payload_bytes=payload_bytes, keys=client_keys(config)) as transport:
         layout = flat.layout.digest
         connection = Connection(transport, address, config, "evaluator", -1, layout, payload_bytes, stops, note)
         welcome = connection.hello()

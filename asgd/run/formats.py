@@ -50,11 +50,17 @@ class ServerTimes(msgspec.Struct, frozen=True, kw_only=True):
 class ServerSummary(ServerTimes, frozen=True, kw_only=True):
     """What the server did: share of the wall time it was busy (0 to 1), bytes over its sockets, and where its
     time went.
+
+    `refused_messages`: of any kind; `clients_cut_off`: those that went on; `max_memory_bytes`: the most that its
+    process has had in memory.
     """
 
     busy_fraction: float
     bytes_in: int
     bytes_out: int
+    refused_messages: int = 0
+    clients_cut_off: int = 0
+    max_memory_bytes: int = 0
 
 
 class WorkerSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +93,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     all gradients that arrived, used or not; `used` counts the gradients that were applied or accumulated; `workers`
     holds each worker's part by its number;
     `outstanding` holds the delays of the jobs still in flight at the end; `lost` counts jobs, `restarts` the starts of
-    workers after the first, `server_restarts` those of the server.
+    workers after the first, `server_restarts` those of the server;
+    `quarantined` says of each worker that got no more jobs why.
     """
 
     method: str
@@ -119,3 +126,4 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     updates_per_s: float = 0.0
     startup_s: float = 0.0
     workers: dict[int, WorkerSummary] = {}
+    quarantined: dict[int, str] = {}

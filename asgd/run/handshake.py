@@ -11,19 +11,27 @@ import time
 from typing import TYPE_CHECKING
 
 from asgd.core.events import Join, Leave
+from asgd.errors import ProtocolError
 from asgd.net import messages as wire
+from asgd.net.messages import printable
 from asgd.run.build import run_name
+from asgd.run.refusals import TURNS_APART_S, refuse
 from asgd.run.sessions import Session
 
 if TYPE_CHECKING:
     from asgd.run.server import Server
+
+_MAX_PROBES = 8  # messages that only find out whether a client is there, until it is heard again
+_TOLD_BY_NAME = 100  # clients that were turned away
 
 
 def welcome(server: Server, peer: bytes, hello: wire.Hello) -> None:
     """Answer a `Hello`: let the client in, or say why not."""
     known = server.sessions.of_peer(peer)
     if known is not None:  # it has asked twice
-        _greet(server, known)
+        refuse(server, peer, ProtocolError("said hello again"), reply=False)
+        if server.sessions.of_peer(peer) is known:
+            _greet(server, known)
         return
     over = server.finish is not None and (hello.role == "worker" or server.evaluations.num_open == 0)
     refusal = ("the run is over", False) if over else server.sessions.why_refused(hello)
@@ -32,14 +40,24 @@ def welcome(server: Server, peer: bytes, hello: wire.Hello) -> None:
         had_session = _make_room(server, hello)
         refusal = server.sessions.why_refused(hello)
     if refusal is not None:
-        if not refusal[1]:
-            server.note(f"refused {hello.role} {hello.host} (process {hello.pid}): {refusal[0]}")
-        server.reply(peer, wire.Refused(refusal[0], may_retry=refusal[1]))
+        _turn_away(server, peer, hello, *refusal)
         return
+    server.transport.admit(peer)
     session = server.sessions.open(peer, hello, time.monotonic(), expected=server.state.workers)
     _greet(server, session)
     if session.role == "worker":
         _take_up(server, session, hello.jobs, "reconnected" if had_session else "the server was restarted")
+
+
+def _turn_away(server: Server, peer: bytes, hello: wire.Hello, reason: str, may_retry: bool) -> None:
+    if may_retry and not server.offences.is_hasty(peer, time.monotonic(), TURNS_APART_S):
+        server.reply(peer, wire.Refused(reason, may_retry=True))
+        return
+    if not may_retry:
+        server.offences.num_turned_away += 1
+        if server.offences.num_turned_away <= _TOLD_BY_NAME:
+            server.note(f"refused {hello.role} {printable(hello.host)} (process {hello.pid}): {reason}")
+    refuse(server, peer, ProtocolError(reason), may_retry=may_retry)
 
 
 def _make_room(server: Server, hello: wire.Hello) -> bool:
@@ -49,7 +67,9 @@ def _make_room(server: Server, hello: wire.Hello) -> bool:
     had_session = False
     for session in server.sessions:
         if (session.role, session.host, session.pid) != (hello.role, hello.host, hello.pid):
-            if hello.role == session.role == "worker" and hello.worker == session.worker:
+            is_asked_for = hello.role == session.role == "worker" and hello.worker == session.worker
+            if is_asked_for and session.num_probes < _MAX_PROBES:  # it may be computing, and reads nothing
+                session.num_probes += 1
                 server.reply(session.peer, wire.Pong(session.taken))  # which drops it if it can't be reached
         elif session.role == "worker" and session.worker == hello.worker:
             server.sessions.close(session)  # whether it has left is for `_take_up` to see
@@ -72,7 +92,7 @@ def _take_up(server: Server, session: Session, held: tuple[int, ...], why_lost: 
             server.note(f"worker {worker} is back and goes on with {_jobs(outstanding)}")
     for job in held:
         if not goes_on or job not in outstanding:
-            server.reply(session.peer, wire.Cancel(job))
+            server.take_back(session, job)
     if not goes_on and worker in state.workers:
         server.handle(Leave(worker, why_lost, server.clock.now_s()))
     if not goes_on and server.sessions.of_worker(worker) is session:  # it may be gone again

@@ -13,24 +13,26 @@ from collections.abc import Callable
 from torch import Tensor
 
 from asgd.config import Config, task_digest
-from asgd.core.actions import Action, Assign, Cancel, Finish, Record, Refuse
+from asgd.core.actions import Action, Assign, Cancel, Finish, Quarantine, Record, Refuse
 from asgd.core.events import Arrival, Begin, Event, Leave, Resume, Stop, Tick
 from asgd.core.methods import METHODS
 from asgd.core.state import ServerState
 from asgd.errors import ProtocolError
 from asgd.learn.corrections import distance
 from asgd.learn.flat import FlatModel
-from asgd.learn.update import is_finite
+from asgd.learn.update import is_finite, norm_of
 from asgd.net import messages as wire
-from asgd.net.messages import check_payload, decode_request, encode, shorten
+from asgd.net.messages import check_payload, decode_request, encode, printable, shorten
 from asgd.net.transport import BadMessage, PeerGone, Received, ServerTransport
 from asgd.run.clock import Clock
-from asgd.run.course import TOLD, Course
+from asgd.run.course import Course
 from asgd.run.evaluations import Evaluations
 from asgd.run.expected import Expected
 from asgd.run.handshake import welcome
 from asgd.run.jobs import samples_per_job
+from asgd.run.offences import Offences
 from asgd.run.records import RunDirectory
+from asgd.run.refusals import TURNS_APART_S, quarantine, refuse, refuse_answer, title
 from asgd.run.saving import Saver
 from asgd.run.sessions import Session, Sessions
 from asgd.run.stopwatch import Stopwatch
@@ -67,20 +69,22 @@ class Server:
         self.evaluations = evaluations
         leases_s = config.cluster.min_lease_s, config.cluster.max_lease_s
         self.sessions = Sessions(flat.layout.digest, task_digest(config), *leases_s)
+        self.sessions.quarantined.update(state.quarantined)  # by an earlier server of this run
+        self.offences = Offences(config.security.max_refusals)
         self.expected = Expected(state, self.sessions, config.recovery.grace_s)
         self.finish: Finish | None = state.finished
         self.course = Course(note)
         self._flat, self._vectors, self.directory, self._journal = flat, vectors, directory, directory.journal
         self._measures = METHODS[config.method.name].needs_distance
+        self._guards = config.method.norm_guard > 0
         self._read_P: Tensor | None = None  # what the job of the arrival being handled was given
-        self._transport, self.saver, self.note = transport, saver, note
+        self.transport, self.saver, self.note = transport, saver, note
         self.payload_bytes = flat.state_view().nbytes
         self._asking: deque[bytes] = deque()  # evaluators that wait for a snapshot
         self._events: deque[Event] = deque()
         self._alone_since_s = time.monotonic()
         self.patience_s = config.cluster.start_timeout_s  # how long the run's beginning waits for all workers
         self._next_housekeeping_s = time.monotonic()
-        self._num_refused = 0
 
     # Events in, actions executed.
 
@@ -124,7 +128,9 @@ class Server:
                 self.evaluations.heard_loss(row.loss)
                 self.course.heard(row)
             case Refuse(worker, number, reason):
-                self.note(f"refused an answer of worker {worker} to job {number}: {reason}")
+                refuse_answer(self, worker, number, reason)
+            case Quarantine(worker, reason):
+                quarantine(self, worker, reason)
             case Finish():
                 self.finish = action
                 self._watch.stop()
@@ -136,7 +142,7 @@ class Server:
         sent_s = session.jobs[job] = time.monotonic()
         try:
             header = encode(wire.Job(job, version, sent_s, session.taken))
-            self._transport.send(session.peer, header, self._flat.state_view())
+            self.transport.send(session.peer, header, self._flat.state_view())
             self._watch.lap("send_s")
         except PeerGone as error:
             self.drop(session, f"unreachable: {error}")
@@ -145,7 +151,12 @@ class Server:
         session = self.sessions.of_worker(worker)
         if session is not None:
             session.jobs.pop(job, None)
-            self.reply(session.peer, wire.Cancel(job))
+            self.take_back(session, job)
+
+    def take_back(self, session: Session, job: int) -> None:
+        """Tell a worker that a job isn't wanted; its answer may be on its way already."""
+        session.cancelled += 1
+        self.reply(session.peer, wire.Cancel(job))
 
     def drop(self, session: Session, reason: str) -> None:
         """A client is gone: its jobs are lost, its snapshot is evaluated by another."""
@@ -174,18 +185,21 @@ class Server:
         """Take one message, waiting for at most `timeout_s` (or until a descriptor of `wake` is readable)."""
         self._watch.lap("other_s")
         try:
-            received = self._transport.recv(0.0)
+            received = self.transport.recv(0.0)
             if received is None:
                 self._watch.lap("receive_s")
-                received = self._transport.recv(timeout_s, wake)
+                received = self.transport.recv(timeout_s, wake)
                 self._watch.lap("idle_s")
         except BadMessage as error:
-            self._refuse(error.peer, error)
+            refuse(self, error.peer, error)
             return
         if received is not None:
             self._take(received)
 
     def _take(self, received: Received) -> None:
+        if self.offences.ignores(received.peer):
+            self.transport.cut_off(received.peer)
+            return
         session = self.sessions.of_peer(received.peer)
         try:
             request = decode_request(received.header)
@@ -195,43 +209,45 @@ class Server:
                 welcome(self, received.peer, request)
                 return
             if session is None:
-                self.reply(received.peer, wire.Refused("you are not known here (any more): say hello", may_retry=True))
+                unknown = ProtocolError("you are not known here (any more): say hello")
+                refuse(self, received.peer, unknown, may_retry=True)
                 return
             check_payload(request, received.payload_bytes, self.payload_bytes)
-            session.last_heard_s = time.monotonic()
+            session.last_heard_s, session.num_probes = time.monotonic(), 0
             self._dispatch(session, request, received)
         except ProtocolError as error:
-            self._refuse(received.peer, error)
-
-    def _refuse(self, peer: bytes, error: ProtocolError) -> None:
-        """Tell a peer what was wrong with its message; the record says so for the first, tenth, hundredth ... one."""
-        self._num_refused += 1
-        if self._num_refused in TOLD:
-            session = self.sessions.of_peer(peer)
-            whose = "" if session is None else f" of {_title(session)}"
-            self.note(f"refused a message{whose}: {error} ({self._num_refused} so far)")
-        self.reply(peer, wire.Refused(shorten(str(error)), may_retry=False))
+            refuse(self, received.peer, error)
 
     def _dispatch(self, session: Session, request: wire.Request, received: Received) -> None:
         match request:
             case wire.Gradient() if session.role == "worker":
                 self._gradient(session, request, received)
             case wire.Ping():
+                apart_s = min(TURNS_APART_S, self.config.cluster.min_lease_s / 64)
+                if self.offences.is_hasty(session.peer, session.last_heard_s, apart_s):
+                    refuse(self, session.peer, ProtocolError("more signs of life than anybody needs"), reply=False)
+                    return
                 self.reply(session.peer, wire.Pong(session.taken))
             case wire.Goodbye(reason):
-                self.drop(session, f"left: {reason}")
+                self.drop(session, f"left: {printable(reason)}")
                 self.drain()
             case wire.SnapshotRequest() if session.role == "evaluator":
+                if session.peer in self._asking or self.evaluations.is_at_work(session.peer):
+                    early = ProtocolError("asked for a snapshot before the last one was evaluated")
+                    refuse(self, session.peer, early, reply=False)
+                    return
                 self._asking.append(session.peer)
                 self._serve_evaluators()
             case wire.Evaluated(version, results, _) if session.role == "evaluator":
                 row = self.evaluations.result(session.peer, version, results)
-                if row is not None:
-                    self.directory.append_metrics(row)
-                    self._watch.lap("record_s")
+                if row is None:
+                    unasked = ProtocolError(f"results of version {version}, which it was not asked for")
+                    refuse(self, session.peer, unasked, reply=False)
+                    return
+                self.directory.append_metrics(row)
+                self._watch.lap("record_s")
             case _:
-                name = type(request).__name__
-                self.reply(session.peer, wire.Refused(f"{name} is not for a {session.role} to send", may_retry=False))
+                raise ProtocolError(f"{type(request).__name__} is not for a {session.role} to send")
 
     def _gradient(self, session: Session, gradient: wire.Gradient, received: Received) -> None:
         if self.finish is not None:
@@ -245,7 +261,8 @@ class Server:
         started_s = None if gradient.job in session.from_before else self.clock.at(gradient.started_s)
         session.answered(gradient.job, session.last_heard_s)
         self._read_P = self._vectors.read_P(gradient.job)
-        finite, moved = is_finite(self._flat.answer_S), self._distance()
+        finite, moved, refused = is_finite(self._flat.answer_S), self._distance(), self.state.refused
+        norm = norm_of(self._flat.answer_S[: self._flat.layout.size_P]) if self._guards else None
         self._watch.lap("apply_s")
         self.handle(
             Arrival(
@@ -261,8 +278,11 @@ class Server:
                 distance=moved,
                 queue_s=gradient.queue_s,
                 started_s=started_s,
+                norm=norm,
             )
         )
+        if self.state.refused == refused:
+            self.offences.made_up(received.peer)
 
     def _distance(self) -> float | None:
         if not self._measures or self._read_P is None:
@@ -271,7 +291,7 @@ class Server:
 
     def reply(self, peer: bytes, message: wire.Reply) -> None:
         try:
-            self._transport.send(peer, encode(message))
+            self.transport.send(peer, encode(message))
             self._watch.lap("send_s")
         except PeerGone as error:
             session = self.sessions.of_peer(peer)
@@ -289,7 +309,7 @@ class Server:
                 return
             peer = self._asking.popleft()
             try:
-                self._transport.send(peer, encode(wire.Snapshot(snapshot.version)), snapshot.read().numpy().data)
+                self.transport.send(peer, encode(wire.Snapshot(snapshot.version)), snapshot.read().numpy().data)
                 self._watch.lap("send_s")
             except PeerGone as error:
                 session = self.sessions.of_peer(peer)
@@ -309,7 +329,7 @@ class Server:
         self._watch.lap("other_s")
         for session in self.sessions.overdue(now_s):
             silent_s = now_s - session.last_heard_s
-            self.note(f"{_title(session)} is overdue (last heard {silent_s:.0f} s ago): taken for dead")
+            self.note(f"{title(session)} is overdue (last heard {silent_s:.0f} s ago): taken for dead")
             self.drop(session, "overdue")
         self.drain()
         if self.finish is None:
@@ -367,7 +387,3 @@ class Server:
     @property
     def num_evaluators(self) -> int:
         return sum(session.role == "evaluator" for session in self.sessions)
-
-
-def _title(session: Session) -> str:
-    return f"worker {session.worker}" if session.role == "worker" else "the evaluator"

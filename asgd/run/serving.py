@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from asgd.run.formats import Summary
 from asgd.run.records import RunDirectory
 from asgd.run.recovery import begin_journal, recover
 from asgd.run.saving import Saver
+from asgd.run.security import check_binding, limits, server_keys, warnings
 from asgd.run.server import Server
 from asgd.run.signals import StopRequests
 from asgd.run.status import Status, WorkerStatus
@@ -49,6 +51,7 @@ class Serving:
     started_s: float
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_MESSAGES))
     num_messages: int = 0
+    overheard: deque[str] = field(default_factory=deque)  # lines of the transport's own thread, to be noted in ours
     restarts: dict[int, int] = field(default_factory=dict)
     server_restarts: int = 0
     evaluator_gone: str | None = None
@@ -68,6 +71,8 @@ class Serving:
         wake = [self.channel.fileno()] if self.channel is not None and not self.channel.closed else []
         server.receive(_POLL_S, wake)
         server.housekeeping()
+        while self.overheard:
+            self.note(self.overheard.popleft())
         if self.began_s is None and server.state.begun:
             self.began_s, self.phase = time.monotonic(), "training"
             server.saver.wait()  # before any answer: what trains can be gone on with (the workers compute meanwhile)
@@ -225,7 +230,8 @@ def serve(
     """
     with RunDirectory.open(path, mode="write") as directory:
         serving = Serving(config, directory, channel, stops or StopRequests(), say, started_s)
-        for line in notes:
+        check_binding(config, address)
+        for line in [*warnings(config, address), *notes]:
             serving.note(line)
         incarnation = directory.next_incarnation()
         vectors = Vectors(flat, make_update(config, flat), kept_of_jobs(config))
@@ -242,7 +248,13 @@ def serve(
                 state = make_state(config, incarnation)
                 begin_journal(config, directory, state, incarnation)
             follow_on_board(config, directory, clock.now_s())
-            with ZmqServer(address, max_payload_bytes=flat.state_view().nbytes) as transport:
+            with ZmqServer(
+                address,
+                max_payload_bytes=flat.state_view().nbytes,
+                keys=server_keys(config),
+                limits=limits(config),
+                tell=serving.overheard.append,
+            ) as transport:
                 server = Server(
                     config, state, flat, vectors, directory, transport, clock, watch, evaluations, saver, serving.note
                 )
@@ -275,6 +287,9 @@ def serve(
                     bytes_in=transport.bytes_in,
                     bytes_out=transport.bytes_out,
                     times=watch.times(),
+                    refused_messages=server.offences.num_refused,
+                    clients_cut_off=server.offences.num_ignored_clients,
+                    max_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                     restarts=sum(serving.restarts.values()),
                     server_restarts=serving.server_restarts,
                     evaluations_missing=evaluations.num_missing,

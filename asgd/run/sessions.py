@@ -31,6 +31,8 @@ class Session:
     longest_job_s: float | None = None
     last_job_s: float | None = None
     last_answer_s: float = 0.0
+    cancelled: int = 0  # jobs taken back from it, whose answers may still come
+    num_probes: int = 0  # messages sent only to see whether it is there, since it was last heard
     taken: int = -1  # the last job whose answer has come
     from_before: set[int] = field(default_factory=set)  # jobs that it brought along from another session
 
@@ -77,6 +79,8 @@ class Sessions:
         self.reserved: frozenset[int] = frozenset()
         self._by_peer: dict[bytes, Session] = {}
         self._by_worker: dict[int, Session] = {}
+        self.quarantined: dict[int, str] = {}  # by the worker's number
+        self._quarantined_processes: dict[tuple[str, int], str] = {}
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._by_peer.values()))
@@ -86,6 +90,10 @@ class Sessions:
 
     def of_worker(self, worker: int) -> Session | None:
         return self._by_worker.get(worker)
+
+    def fits(self, hello: Hello) -> bool:
+        """Whether a client would do the same work with the same model."""
+        return (hello.protocol, hello.layout, hello.task) == (PROTOCOL_VERSION, self.layout, self.task)
 
     def why_refused(self, hello: Hello) -> tuple[str, bool] | None:
         """Why a client can't be let in and whether trying again can help; None when it can be."""
@@ -98,6 +106,10 @@ class Sessions:
             return "your model has another parameter layout than the server's: use the same task and options", False
         if hello.task != self.task:
             return "your seed, task, options or batch size differ from the server's: use the same configuration", False
+        process = (hello.host, hello.pid)
+        reason = self.quarantined.get(hello.worker) or self._quarantined_processes.get(process)
+        if hello.role == "worker" and reason is not None:
+            return reason, False
         if hello.role == "worker" and hello.worker in self._by_worker:
             return f"worker {hello.worker} is there already", True
         return None
@@ -106,13 +118,18 @@ class Sessions:
         """Let a client in; a worker that doesn't mind gets the smallest free number that nobody is `expected` with."""
         worker = hello.worker
         if hello.role == "worker" and worker < 0:
-            taken = self.reserved.union(self._by_worker, expected)
+            taken = self.reserved.union(self._by_worker, expected, self.quarantined)
             worker = next(number for number in range(len(taken) + 1) if number not in taken)
         session = Session(peer, hello.role, worker if hello.role == "worker" else -1, hello.host, hello.pid, now_s)
         self._by_peer[peer] = session
         if session.role == "worker":
             self._by_worker[session.worker] = session
         return session
+
+    def quarantine(self, session: Session, reason: str) -> None:
+        """Let neither the number of a worker nor its process in again."""
+        self.quarantined[session.worker] = reason
+        self._quarantined_processes[session.host, session.pid] = reason
 
     def close(self, session: Session) -> None:
         self._by_peer.pop(session.peer, None)

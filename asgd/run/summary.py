@@ -28,6 +28,9 @@ def summarise(
     bytes_in: int = 0,
     bytes_out: int = 0,
     times: ServerTimes | None = None,
+    refused_messages: int = 0,
+    clients_cut_off: int = 0,
+    max_memory_bytes: int = 0,
     restarts: int = 0,
     server_restarts: int = 0,
     startup_s: float = 0.0,
@@ -65,6 +68,9 @@ def summarise(
             bytes_in=bytes_in,
             bytes_out=bytes_out,
             **msgspec.structs.asdict(times or ServerTimes()),
+            refused_messages=refused_messages,
+            clients_cut_off=clients_cut_off,
+            max_memory_bytes=max_memory_bytes,
         ),
         test_accuracy=evaluated.test_accuracy if evaluated else None,
         test_loss=evaluated.test_loss if evaluated else None,
@@ -86,6 +92,7 @@ def summarise(
         updates_per_s=state.version / wall_s if wall_s else 0.0,
         startup_s=startup_s,
         workers=_workers(ledger),
+        quarantined=dict(state.quarantined),
     )
 
 

@@ -15,6 +15,7 @@ from asgd.net.messages import Cancel, Gradient, Job, Refused, Stop, Welcome
 from asgd.net.zeromq import ZmqClient
 from asgd.run.client import Connection, Got
 from asgd.run.jobs import compute_job
+from asgd.run.security import client_keys
 from asgd.run.signals import StopRequests
 from asgd.run.speeds import job_seconds
 
@@ -154,7 +155,7 @@ def run_worker(
     Errors: RunError when the server can't be reached, refuses us or falls silent.
     """
     payload_bytes = flat.state_view().nbytes
-    with ZmqClient(address, max_payload_bytes=payload_bytes) as transport:
+    with ZmqClient(address, max_payload_bytes=payload_bytes, keys=client_keys(config)) as transport:
         layout = flat.layout.digest
         connection = Connection(transport, address, config, "worker", worker, layout, payload_bytes, stops, note)
         welcome = connection.hello()

@@ -43,6 +43,12 @@ class Wire:
     def recv(self, timeout_s, wake=()):
         return self.incoming.popleft() if self.incoming else None
 
+    def admit(self, peer):
+        pass  # nobody is a stranger here
+
+    def cut_off(self, peer):
+        pass  # nor has a connection
+
     def send(self, peer, header, payload=None):
         self.sent.append((peer, decode_reply(header), None if payload is None else bytes(payload)))
 

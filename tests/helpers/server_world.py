@@ -38,6 +38,13 @@ class Wire:
 
     def __init__(self):
         self.incoming, self.sent, self.gone, self.fail_at, self.sends = deque(), [], set(), set(), 0
+        self.admitted, self.cut = [], []
+
+    def admit(self, peer):
+        self.admitted.append(peer)
+
+    def cut_off(self, peer):
+        self.cut.append(peer)
 
     def recv(self, timeout_s, wake=()):
         return self.incoming.popleft() if self.incoming else None
@@ -52,8 +59,8 @@ class Wire:
 
 
 class World:
-    def __init__(self, path, **method):
-        config = load_config(CONFIG | {"method": CONFIG["method"] | method})
+    def __init__(self, path, security=None, **method):
+        config = load_config(CONFIG | {"method": CONFIG["method"] | method, "security": security or {}})
         self.config, self.flat = config, build_model(quadratic(dimension=4), 0)
         RunDirectory.create(path, to_toml(config)).close()
         self.directory = RunDirectory.open(path, mode="write")

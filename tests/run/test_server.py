@@ -14,8 +14,8 @@ from asgd.net.transport import Received
 def world(tmp_path):
     worlds = []
 
-    def make(**method):
-        worlds.append(World(tmp_path / str(len(worlds)), **method))
+    def make(security=None, **method):
+        worlds.append(World(tmp_path / str(len(worlds)), security, **method))
         return worlds[-1]
 
     yield make
