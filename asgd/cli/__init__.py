@@ -12,7 +12,20 @@ from typing import NoReturn
 
 import typer
 
-from asgd.cli import advising, benchmark, claims, listing, replaying, reporting, roles, runs, training, tuning
+from asgd.cli import (
+    advising,
+    benchmark,
+    claims,
+    hostile,
+    keys,
+    listing,
+    replaying,
+    reporting,
+    roles,
+    runs,
+    training,
+    tuning,
+)
 from asgd.cli.options import INTERRUPTED, app
 from asgd.cli.training import train_and_show
 from asgd.errors import AsgdError
@@ -23,6 +36,8 @@ __all__ = [
     "benchmark",
     "claims",
     "exit_with",
+    "hostile",
+    "keys",
     "listing",
     "main",
     "replaying",
