@@ -78,11 +78,12 @@ def minibatch_command(
     from asgd.bench.minibatch.figures import figures
     from asgd.bench.minibatch.machine import this_machine
     from asgd.bench.minibatch.plan import load_plan, preset_file
-    from asgd.bench.minibatch.results import RESULTS, encode, open_record, store
+    from asgd.bench.minibatch.results import RESULTS, open_record
     from asgd.bench.minibatch.study import Study
     from asgd.bench.minibatch.table import conclude, tables
     from asgd.report.plots import draw
     from asgd.run.paths import resolve_data_root
+    from asgd.sim.result_files import encode_result, write_result
 
     if (config is None) == (preset is None):
         raise ConfigError("asgd bench minibatch: give a CONFIG or --preset quick, cifar10, stragglers or heterogeneous")
@@ -113,13 +114,13 @@ def minibatch_command(
             except Interrupted as error:
                 raise Interrupted(f"{error}; what was done is in {folder}, and the same command goes on") from error
     rows = conclude(plan, record)
-    store(folder, record)
+    write_result(folder / RESULTS, record)
     try:
         paths = [path for plot in figures(plan, record, rows) for path in draw(plot, folder)]
     except OSError as error:
         raise RunError(f"the figures can't be written into {folder}: {reason_of(error)}; {RESULTS} is there") from error
     if as_json:
-        sys.stdout.write(encode(record).decode())
+        sys.stdout.write(encode_result(record).decode())
         return
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)

@@ -24,7 +24,7 @@ from asgd.run.records import RunDirectory, claim
 from asgd.run.result import Run
 from asgd.run.signals import StopRequests
 from asgd.sim.advising import refuse_unknown
-from asgd.sim.tune import flattened
+from asgd.sim.result_files import flattened
 from asgd.sim.tuning import Goal
 from asgd.sim.worker_times import Span, WorkerTimes, lengths, read_spans, with_last
 
