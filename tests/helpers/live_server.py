@@ -104,6 +104,10 @@ class LiveServer:
                 case wire.Cancel():
                     self.jobs = deque(job for job in self.jobs if job[1].job != reply.job)
 
+    def join_all(self, num_workers):
+        for worker in range(num_workers):
+            self.join(worker)
+
     def join(self, worker):
         self.num_peers += 1
         peer = b"peer%d" % self.num_peers
