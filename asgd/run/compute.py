@@ -28,7 +28,7 @@ class TaskCompute:
     gradient may need them; jobs that were given the same share one copy.
 
     Arguments: config: the run's; task: loaded; flat, vectors: the server's model and what steps it, keeping "state";
-    new ones without. Attributes: flat, vectors: these; update: its optimizer.
+    new ones without. Attributes: flat, vectors: these.
     """
 
     def __init__(
@@ -38,7 +38,6 @@ class TaskCompute:
         self._shards = make_shards(config, task)
         self.flat = flat or build_model(task, config.seed)
         self.vectors = vectors or Vectors(self.flat, make_update(config, self.flat), "state")
-        self.update = self.vectors.update
         self._worker = build_model(task, config.seed)
         self._computed: int | None = None  # the job that was computed last, and the parameters that it was given
         self._read_P: Tensor | None = None
