@@ -5,8 +5,6 @@ Legend of the suffixes: _S parameters and buffers in one flat vector with paddin
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -28,6 +26,7 @@ from asgd.run.recompute import Difference, Recomputation, Stopped, header_for, s
 from asgd.run.records import CONFIG, JOURNAL, RunDirectory
 from asgd.run.result import plain_module, write_named
 from asgd.run.roles import prepare
+from asgd.run.summary import environment_now
 
 FIELDS = tuple(TraceRow.__slots__)
 MOST_KEPT = 100
@@ -213,13 +212,10 @@ def environment_differences(config: Config, summary: Summary | None) -> list[str
     """Sentences about what is otherwise here than where a run was made: the last bits may depend on it."""
     found = []
     if summary is not None:
-        then = summary.environment
-        pairs = [
-            ("torch", then.torch, str(torch.__version__)),
-            ("platform", then.platform, f"{platform.system()} {platform.machine()}"),
-            ("cores", then.cores, os.cpu_count() or 0),
-        ]
-        found += [f"{what}: {was} then, {now} now" for what, was, now in pairs if was != now]
+        then, now = summary.environment, environment_now()
+        for what in ("torch", "platform", "cores"):
+            if getattr(then, what) != getattr(now, what):
+                found.append(f"{what}: {getattr(then, what)} then, {getattr(now, what)} now")
     if config.cluster.device.startswith("cuda") or (config.cluster.device == "auto" and torch.cuda.is_available()):
         found.append(f"device: {config.cluster.device} then, cpu now")
     return found

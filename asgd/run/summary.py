@@ -73,12 +73,7 @@ def summarise(
         finished=finish.complete,
         stopped_because=finish.reason,
         seed=config.seed,
-        environment=Environment(
-            python=platform.python_version(),
-            torch=str(torch.__version__),
-            platform=f"{platform.system()} {platform.machine()}",
-            cores=os.cpu_count() or 0,
-        ),
+        environment=environment_now(),
         restarts=restarts,
         server_restarts=server_restarts,
         evaluations_missing=evaluations_missing,
@@ -86,6 +81,16 @@ def summarise(
         updates_per_s=state.version / wall_s if wall_s else 0.0,
         startup_s=startup_s,
         workers=_workers(ledger),
+    )
+
+
+def environment_now() -> Environment:
+    """What this process runs on."""
+    return Environment(
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        platform=f"{platform.system()} {platform.machine()}",
+        cores=os.cpu_count() or 0,
     )
 
 

@@ -141,6 +141,15 @@ def test_lines_that_are_missing_or_too_many_are_found(tmp_path):
     assert [difference.key for difference in replay(path).differences] == ["arrivals"]
 
 
+def test_another_environment_is_named(tmp_path):
+    path = simulate(CONFIG, run_dir=tmp_path / "run").path
+    summary = json.loads((path / "summary.json").read_text())
+    now = summary["environment"]["torch"]
+    summary["environment"] |= {"torch": "1.0", "python": "2.7"}
+    (path / "summary.json").write_text(json.dumps(summary))
+    assert replay(path).environment == [f"torch: 1.0 then, {now} now"], "no number depends on Python's version"
+
+
 def test_the_command(tmp_path):
     path = simulate(CONFIG, run_dir=tmp_path / "run").path
     file = tmp_path / "model.safetensors"
