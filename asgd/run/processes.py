@@ -31,21 +31,27 @@ def helping(module: str, work: bytes) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
     try:
         with contextlib.suppress(BrokenPipeError):  # it has died, and its status says how
             process.stdin.write(work + b"\n")
             process.stdin.flush()
         yield process
     finally:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        try:
-            process.wait(LEAVE_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+        end(process, LEAVE_LIMIT_S)
+
+
+def end(process: subprocess.Popen[bytes], limit_s: float) -> None:
+    """Close the input of a process, at which it ends what it has started and itself; kill it if that takes longer."""
+    assert process.stdin is not None and process.stdout is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
+    try:
+        process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()
 
 
 def take_output() -> int:
