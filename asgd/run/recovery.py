@@ -88,16 +88,14 @@ def recover(
         now_s, times = take_over(checkpoint, state, vectors)
         saved_at = (checkpoint.version, now_s)
     first_job = incarnation * JOBS_PER_INCARNATION
-    kept = False
+    kept, first = False, state.rows
     if exact:
         rows = directory.read_metrics()
         evaluations.resume_at(state, now_s, rows[-1] if rows else None)
         begin_at = 0 if checkpoint is None else int(checkpoint.state["journal"]["offset"])
         state, now_s = _recompute(config, task, directory, flat, vectors, state, begin_at, now_s, evaluations)
         kept = state.finished is None or (state.finished.complete and _is_used_up(config, state, now_s))
-        note(
-            f"recomputed {state.rows - _rows(checkpoint)} arrivals after the checkpoint, up to version {state.version}"
-        )
+        note(f"recomputed {state.rows - first} arrivals after the checkpoint, up to version {state.version}")
     else:
         undone = directory.truncate_trace(state.rows)
         note(f"resumed at version {state.version}" + (f"; {undone} later arrivals are undone" if undone else ""))
@@ -111,10 +109,6 @@ def recover(
     start = opened_by(config, state, incarnation, first_job, kept=kept)
     journal.opened(start)
     return Recovered(reopened(config, state, start), Clock(now_s), times, kept, saved_at)
-
-
-def _rows(checkpoint: Checkpoint | None) -> int:
-    return 0 if checkpoint is None else int(checkpoint.state["core"]["rows"])
 
 
 def _is_used_up(config: Config, state: ServerState, now_s: float) -> bool:
@@ -170,15 +164,16 @@ def _recompute(
 ) -> tuple[ServerState, float]:
     """Compute the events from a place in the journal on again, and complete the record; the state and the time then."""
     first, rows = state.rows, list[TraceRow]()
+
+    def on_row(row: TraceRow) -> None:
+        rows.append(row)
+        evaluations.heard_loss(row.loss)
+
     compute = TaskCompute(config, task, flat, vectors)
-    again = Recomputation(config, compute, state, on_row=rows.append)
+    again = Recomputation(config, compute, state, on_row)
     again.now_s = now_s
-    heard = 0
     for entry in entries(directory.path / JOURNAL, begin_at):
         again.take(entry)
-        for row in rows[heard:]:
-            evaluations.heard_loss(row.loss)
-        heard = len(rows)
         if evaluations.latest is None or again.state.version > evaluations.latest.version:
             evaluations.keep_if_due(again.state, flat.state_S, again.now_s)
         else:
