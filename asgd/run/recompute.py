@@ -22,6 +22,7 @@ from asgd.errors import RunError
 from asgd.run.build import make_state
 from asgd.run.compute import TaskCompute
 from asgd.run.journal import Entry, Header, Opened, outcome_of
+from asgd.run.records import JOBS_PER_INCARNATION
 
 Value = float | int | str | bool | None
 
@@ -49,10 +50,11 @@ def header_for(config: Config, incarnation: int) -> Header:
     return Header(config.seed, config.method.name, task_digest(config), incarnation)
 
 
-def opened_by(config: Config, state: ServerState, incarnation: int, first_job: int, *, kept: bool) -> Opened:
+def opened_by(config: Config, state: ServerState, incarnation: int, *, kept: bool) -> Opened:
     """The record of a server that starts now, with this configuration and this state."""
     budget = config.budget
     limits = (budget.versions, budget.samples, budget.gradients, budget.time_s)
+    first_job = incarnation * JOBS_PER_INCARNATION
     return Opened(incarnation, first_job, kept, state.rows, state.version, config.cluster.num_workers, limits)
 
 

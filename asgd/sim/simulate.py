@@ -186,10 +186,10 @@ def simulate_into(
     `Simulation.run`.
     """
     with RunDirectory.open(path, mode="write") as directory:
-        incarnation = directory.next_incarnation()
+        directory.next_incarnation()
         follow_on_board(config, directory, 0.0, every_s=0.0)
         simulation = Simulation(config, task, end_of_job, times, stops)
-        begin_journal(config, directory, simulation.state, incarnation)
+        begin_journal(config, directory, simulation.state)
         journal = directory.journal
         summary = simulation.run(directory.append_trace, directory.append_metrics, progress, journal.append)
         saver = Saver(config, directory, directory.notes.append)
