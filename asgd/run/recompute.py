@@ -75,15 +75,11 @@ def reopened(config: Config, state: ServerState, opened: Opened) -> ServerState:
     return again
 
 
-class Stopped(Exception):
-    """`Recomputation` has reached the version that it was to stop at."""
-
-
 class Recomputation:
     """Drives a core and a model with the entries of a journal.
 
     Arguments: config: the run's; compute: the model; state: the core as it was where the entries begin; on_row: takes
-    each line of the trace that comes out; until: the version to stop at, by `Stopped`, None for no end.
+    each line of the trace that comes out.
     Attributes: state: the core (another object after each start of a server); differences: from what the journal says;
     num_computed: jobs; now_s: the time of the last event.
     """
@@ -94,10 +90,9 @@ class Recomputation:
         compute: TaskCompute,
         state: ServerState,
         on_row: Callable[[TraceRow], None] = lambda row: None,
-        until: int | None = None,
     ) -> None:
         self.state, self.differences, self.num_computed, self.now_s = state, list[Difference](), 0, 0.0
-        self._config, self._compute, self._on_row, self._until = config, compute, on_row, until
+        self._config, self._compute, self._on_row = config, compute, on_row
 
     def take(self, entry: Entry) -> None:
         """One entry; RunError when the journal doesn't go on where the last entry ended."""
@@ -148,8 +143,6 @@ class Recomputation:
                     if row.action == "lost":
                         self._compute.dropped(row.job)
                     self._on_row(row)
-                    if self._until is not None and row.version + row.steps >= self._until:
-                        raise Stopped
                 case Finish() | Refuse():
                     pass
                 case _:

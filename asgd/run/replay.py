@@ -22,7 +22,7 @@ from asgd.run.build import make_state
 from asgd.run.compute import TaskCompute
 from asgd.run.formats import Summary
 from asgd.run.journal import Opened, check, entries, header_of
-from asgd.run.recompute import Difference, Recomputation, Stopped, header_for, same
+from asgd.run.recompute import Difference, Recomputation, header_for, same
 from asgd.run.records import CONFIG, JOURNAL, RunDirectory
 from asgd.run.result import plain_module, write_named
 from asgd.run.roles import prepare
@@ -163,29 +163,25 @@ def _drive(
                 if not same(recorded, recomputed):
                     result.differs(Difference(row.arrival, key, recorded, recomputed))
 
-    again = Recomputation(config, compute, make_state(config), on_row, result.until)
+    again = Recomputation(config, compute, make_state(config), on_row)
+    ended = result.until is None
     for number, entry in enumerate(entries(Path(result.run) / JOURNAL)):
+        if result.until is not None and again.state.version >= result.until:
+            break
         if number % 100 == 0:
             progress(entry.offset / whole)
-        if result.until == 0:
-            return _end(result, again, ended=False)
-        try:
-            again.take(entry)
-        except Stopped:
-            return _end(result, again, ended=False)
+        again.take(entry)
         if isinstance(entry.event, Opened):
             result.restarts += entry.event.incarnation > 0
         for difference in again.differences:
             result.differs(difference)
         again.differences.clear()
         if check_only and result.num_differences:
-            return _end(result, again, ended=False)
-    if result.until is not None:
-        raise ConfigError(f"--until {result.until}: the run ends with version {again.state.version}")
-    return _end(result, again, ended=True)
-
-
-def _end(result: Replay, again: Recomputation, *, ended: bool) -> bool:
+            ended = False
+            break
+    else:
+        if result.until is not None and again.state.version < result.until:
+            raise ConfigError(f"--until {result.until}: the run ends with version {again.state.version}")
     result.jobs = again.num_computed
     result.parameters_sha256 = result.flat.parameters_sha256()
     return ended

@@ -14,7 +14,9 @@ import asgd
 from asgd.api import replay, resume, simulate, train
 from asgd.cli import app
 from asgd.core.methods import METHODS
+from asgd.core.state import CANCELLED
 from asgd.errors import ConfigError, RunError
+from asgd.run.compute import TaskCompute
 
 CONFIG = {
     "seed": 5,
@@ -100,6 +102,29 @@ def test_the_model_at_any_version(tmp_path):
     assert (start.version, start.arrivals) == (0, 0) and start.parameters_sha256 != middle.parameters_sha256
     with pytest.raises(ConfigError, match=f"--until {last + 1}: the run ends with version {last}"):
         replay(run.path, until=last + 1)
+
+
+def test_what_differs_up_to_a_version_counts_with_the_arrival_that_makes_it(tmp_path, monkeypatch):
+    path = simulate(CONFIG, run_dir=tmp_path / "run").path
+    compute = TaskCompute.compute
+
+    def wrong(self, worker, job):
+        result = compute(self, worker, job)
+        return result._replace(loss=result.loss + 1.0)
+
+    monkeypatch.setattr(TaskCompute, "compute", wrong)
+    for until in (0, 1, 2):
+        result = replay(path, until=until)
+        assert [(each.arrival, each.key) for each in result.differences] == [(row, "loss") for row in range(until)]
+        assert result.is_exact == (until == 0) and result.version == result.jobs == until
+
+
+def test_up_to_a_version_with_the_jobs_that_it_cancels(tmp_path):
+    run = simulate(for_method("ringmaster"), run_dir=tmp_path / "run")
+    version = next(row.version for row in run.trace if row.reason == CANCELLED)
+    cancelled = [row.arrival for row in run.trace if row.reason == CANCELLED and row.version == version]
+    result = replay(run.path, until=version)
+    assert result.is_exact and result.version == version and result.arrivals == cancelled[-1] + 1
 
 
 @pytest.mark.parametrize(
