@@ -137,13 +137,10 @@ class Recomputation:
             match action:
                 case Assign(_, number, version):
                     self._compute.given(number, version)
-                case Cancel(_, number):
-                    self._compute.dropped(number)
                 case Record(row):
-                    if row.action == "lost":
-                        self._compute.dropped(row.job)
+                    self._compute.ended(row.job)
                     self._on_row(row)
-                case Finish() | Refuse():
+                case Cancel() | Finish() | Refuse():
                     pass
                 case _:
                     self._compute.execute(action)

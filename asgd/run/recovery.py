@@ -178,7 +178,6 @@ def _recompute(
         if again.differences:
             difference = again.differences[0].sentence()
             raise RunError(f"the journal doesn't give again what it gave: {difference}; {IN_CHECKPOINT_MODE}")
-    compute.release()
     recorded = directory.read_trace()
     if len(recorded) < first:
         raise RunError(f"the trace of {directory.path} has {len(recorded)} lines and the checkpoint came after {first}")

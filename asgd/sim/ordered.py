@@ -54,8 +54,8 @@ def run_order(
                     jobs[worker] = deque(job for job in jobs[worker] if job[0] != number)
                     if not jobs[worker]:
                         del jobs[worker]
-                    compute.dropped(number)
                 case Record(row):
+                    compute.ended(row.job)
                     on_row(row)
                 case Finish():
                     pass

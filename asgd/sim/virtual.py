@@ -27,14 +27,14 @@ class Compute(Protocol):
     def given(self, job: int, version: int) -> None:
         """A job was given at the current parameters."""
 
-    def dropped(self, job: int) -> None:
-        """A job will never be computed."""
-
     def compute(self, worker: int, job: int) -> Result:
         """Compute a job at the parameters that it was given."""
 
     def execute(self, action: Action) -> None:
         """Carry out an action on vectors with the answer that was computed last."""
+
+    def ended(self, job: int) -> None:
+        """A job has ended, computed or not: its line of the trace is there, and its answer isn't needed any more."""
 
 
 class Nothing:
@@ -43,13 +43,13 @@ class Nothing:
     def given(self, job: int, version: int) -> None:
         pass
 
-    def dropped(self, job: int) -> None:
-        pass
-
     def compute(self, worker: int, job: int) -> Result:
         return Result(1.0, 1, True, 0.0)
 
     def execute(self, action: Action) -> None:
+        pass
+
+    def ended(self, job: int) -> None:
         pass
 
 
@@ -163,6 +163,7 @@ class VirtualCluster:
                 case Cancel(worker, number):
                     self._cancel(worker, number)
                 case Record(row):
+                    self.compute.ended(row.job)
                     self.on_row(row)
                 case Finish():
                     pass
@@ -186,7 +187,6 @@ class VirtualCluster:
         self._idle.clear()
 
     def _cancel(self, worker: int, number: int) -> None:
-        self.compute.dropped(number)
         waiting = self._waiting.get(worker, deque())
         for job in waiting:
             if job.job == number:
