@@ -51,10 +51,10 @@ def run_job(plan: Plan, job: Job, folder: Path, data_root: Path, stops: StopRequ
     its task doesn't report the benchmark's metric.
     """
     config = plan.run_config(job.setting, job.contender, job.values, job.seed, job.budget_s)
-    if job.contender.key == DDP:
-        return _run_ddp(plan, job, config, data_root, stops)
     path = folder / job.folder
     try:
+        if job.contender.key == DDP:
+            return _run_ddp(plan, job, config, data_root, stops)
         run = train(config, run_dir=path, data_root=data_root, overwrite=True, stops=stops)
     except RunError as error:
         if "diverged" not in str(error):
