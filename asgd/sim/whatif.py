@@ -123,8 +123,8 @@ def whatif(
     spans = read_spans(recorded.path)
     refuse_unknown({worker: lengths(spans.get(worker, [])) for worker in spans}, recorded.path)
     times = WorkerTimes(with_last(spans, recorded.summary.wall_s), config.cluster.num_workers)
-    if metric is not None and not any(metric in _values(row) for row in recorded.metrics):
-        known = sorted({name for row in recorded.metrics for name in _values(row)})
+    if metric is not None and not any(metric in row.values for row in recorded.metrics):
+        known = sorted({name for row in recorded.metrics for name in row.values})
         raise ConfigError(f"--metric {metric}: the recorded run has {', '.join(known) or 'no evaluations'}")
     if target is not None and not isfinite(target):
         raise ConfigError(f"--target {target}: allowed is a finite number")
@@ -207,16 +207,9 @@ def _compared(
     )
 
 
-def _values(row: MetricsRow) -> dict[str, float]:
-    """The metrics of an evaluation that are numbers, by name."""
-    own = {"test_accuracy": row.test_accuracy, "test_loss": row.test_loss, "train_loss": row.train_loss}
-    others = {name: value for name, value in row.results.items() if name not in ("loss", "accuracy")}
-    return {name: value for name, value in (own | others).items() if value is not None and isfinite(value)}
-
-
 def _metric(*of_runs: Sequence[MetricsRow]) -> str | None:
     """The first metric of which all runs have values."""
-    named = [set().union(*(_values(row) for row in rows)) for rows in of_runs]
+    named = [set().union(*(row.values for row in rows)) for rows in of_runs]
     return next((name for name in ("test_accuracy", "test_loss") if all(name in names for names in named)), None)
 
 
@@ -224,7 +217,7 @@ def _common_level(metric: str, *of_runs: Sequence[MetricsRow]) -> float | None:
     rises = Goal(metric=metric).metric_rises
     best = []
     for rows in of_runs:
-        values = [_values(row)[metric] for row in rows if metric in _values(row)]
+        values = [row.values[metric] for row in rows if metric in row.values]
         if not values:
             return None
         best.append(max(values) if rises else min(values))
@@ -236,7 +229,7 @@ def _side(run: Run, metric: str | None, level: float | None) -> Side:
     to_level_s = None
     if metric is not None and level is not None:
         goal = Goal(metric=metric, target=level)
-        reached = [row.time_s for row in run.metrics if metric in _values(row) and goal.reached(_values(row)[metric])]
+        reached = [row.time_s for row in run.metrics if metric in row.values and goal.reached(row.values[metric])]
         to_level_s = min(reached, default=None)
     return Side(
         method=method.name,
