@@ -25,7 +25,7 @@ from asgd.run.result import Run
 from asgd.run.signals import StopRequests
 from asgd.sim.advising import refuse_unknown
 from asgd.sim.result_files import flattened
-from asgd.sim.tuning import Goal
+from asgd.sim.tuning import Goal, common_level
 from asgd.sim.worker_times import Span, WorkerTimes, lengths, read_spans, with_last
 
 MAY_CHANGE = ("method", "optimizer", "schedule", "budget", "evaluation", "checkpoints", "records", "seed")
@@ -191,7 +191,10 @@ def _compared(
     metric = metric or _metric(recorded.metrics, simulated.metrics)
     level = target
     if metric is not None and target is None:
-        level = _common_level(metric, recorded.metrics, simulated.metrics)
+        level = common_level(
+            metric,
+            [[row.values[metric] for row in run.metrics if metric in row.values] for run in (recorded, simulated)],
+        )
     sides = [_side(one, metric, level) for one in (recorded, simulated)]
     return WhatIf(
         run=str(recorded.path),
@@ -211,17 +214,6 @@ def _metric(*of_runs: Sequence[MetricsRow]) -> str | None:
     """The first metric of which all runs have values."""
     named = [set().union(*(row.values for row in rows)) for rows in of_runs]
     return next((name for name in ("test_accuracy", "test_loss") if all(name in names for names in named)), None)
-
-
-def _common_level(metric: str, *of_runs: Sequence[MetricsRow]) -> float | None:
-    rises = Goal(metric=metric).metric_rises
-    best = []
-    for rows in of_runs:
-        values = [row.values[metric] for row in rows if metric in row.values]
-        if not values:
-            return None
-        best.append(max(values) if rises else min(values))
-    return min(best) if rises else max(best)
 
 
 def _side(run: Run, metric: str | None, level: float | None) -> Side:
