@@ -23,10 +23,9 @@ from asgd.run.formats import MetricsRow
 from asgd.run.records import RunDirectory, claim
 from asgd.run.result import Run
 from asgd.run.signals import StopRequests
-from asgd.sim.advising import refuse_unknown
 from asgd.sim.result_files import flattened
 from asgd.sim.tuning import Goal, common_level
-from asgd.sim.worker_times import Span, WorkerTimes, lengths, read_spans, with_last
+from asgd.sim.worker_times import Span, WorkerTimes, read_spans, refuse_unknown, with_last
 
 MAY_CHANGE = ("method", "optimizer", "schedule", "budget", "evaluation", "checkpoints", "records", "seed")
 _TIED_TO_TIMES = ("method.local_steps",)  # what a job computes, and so its time, depends on it
@@ -121,7 +120,7 @@ def whatif(
     recorded.summary  # noqa: B018  # an error now when the run hasn't ended, before anything is made
     config = changed_config(recorded.config, overrides)
     spans = read_spans(recorded.path)
-    refuse_unknown({worker: lengths(spans.get(worker, [])) for worker in spans}, recorded.path)
+    refuse_unknown(spans, recorded.path)
     times = WorkerTimes(with_last(spans, recorded.summary.wall_s), config.cluster.num_workers)
     if metric is not None and not any(metric in row.values for row in recorded.metrics):
         known = sorted({name for row in recorded.metrics for name in row.values})
