@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from asgd.config import Config, load_config, to_toml
-from asgd.errors import ConfigError, RunError
+from asgd.config import Config, load_config
+from asgd.errors import ConfigError
 from asgd.run.build import validate
 from asgd.run.formats import MetricsRow
-from asgd.run.records import RunDirectory, claim
 from asgd.run.result import Run
 from asgd.run.signals import StopRequests
 from asgd.sim.result_files import flattened
@@ -110,11 +109,8 @@ def whatif(
         found = asgd.whatif("runs/first", ["method.name=minibatch", "method.step_size=0.4"])
         print(found.sentence)
     """
-    import torch
-
     from asgd.run.paths import resolve_data_root
-    from asgd.run.roles import prepare
-    from asgd.sim.simulate import simulate_into
+    from asgd.sim.simulate import Diverged, simulate_new
 
     recorded = Run(run, data_root)
     recorded.summary  # noqa: B018  # an error now when the run hasn't ended, before anything is made
@@ -127,19 +123,20 @@ def whatif(
         raise ConfigError(f"--metric {metric}: the recorded run has {', '.join(known) or 'no evaluations'}")
     if target is not None and not isfinite(target):
         raise ConfigError(f"--target {target}: allowed is a finite number")
-    prepared = prepare(config, resolve_data_root(data_root))
-    torch.set_num_threads(config.cluster.threads_per_worker)
     with ExitStack() as stack:
         path = Path(run_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="asgd-whatif-"))) / "run")
         if path.exists() and path.samefile(recorded.path):
             raise ConfigError(f"--run-dir {path}: that is the recorded run; allowed is another directory")
-        with claim(path):
-            RunDirectory.create(path, to_toml(config), overwrite).close()
-            try:
-                simulate_into(prepared.config, prepared.task, path, times.end_of_job, progress, stops=stops)
-            except RunError:
-                if not Run(path).is_finished:  # otherwise it has diverged, and that is an answer
-                    raise
+        with suppress(Diverged):  # that is an answer
+            simulate_new(
+                config,
+                path,
+                times.end_of_job,
+                data_root=resolve_data_root(data_root),
+                overwrite=overwrite,
+                progress=progress,
+                stops=stops,
+            )
         simulated = Run(path)
         return _compared(recorded, simulated, overrides, metric, target, times, spans, run_dir)
 
