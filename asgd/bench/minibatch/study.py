@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from asgd.bench.minibatch.measuring import Job, Runner, run_job
-from asgd.bench.minibatch.plan import BASELINE, DDP, Contender, Plan
+from asgd.bench.minibatch.plan import Contender, Plan
 from asgd.bench.minibatch.results import RESULTS, Cell, Purpose, RealRun, Record
 from asgd.bench.minibatch.tuning import Choice, Wanted, choose, confirmed, missing
 from asgd.config import to_toml
@@ -189,8 +189,7 @@ def rotated(contenders: list[Contender], places: int) -> list[Contender]:
 
 def final_values(plan: Plan, record: Record, setting: str, contender: Contender) -> Values:
     """The point that a contender is measured with: its tuning and confirming runs are all there."""
-    if contender.key == DDP:  # the same update as mini-batch SGD
-        contender = next(one for one in plan.contenders if one.key == BASELINE)
+    contender = plan.tuned_as(contender)
     choice = choose(plan, record, setting, contender)
     if plan.is_real(setting) or not plan.protocol.confirm:
         return choice.values
