@@ -119,27 +119,25 @@ def simulate(
     Example:
         run = asgd.simulate("configs/shapes.toml", ["cluster.speeds.profile=half_slower"])
     """
-    import torch
-
-    from asgd.run.opening import opening_lines
-    from asgd.run.roles import prepare
-    from asgd.sim.simulate import emulated, keep_lines, simulate_into
+    from asgd.sim.simulate import emulated, simulate_new
     from asgd.sim.times import RecordedTimes
 
     resolved = load_config(config, overrides)
     validate(resolved)
     fed = None if times is None else RecordedTimes.read(times)
     end_of_job = emulated(resolved) if fed is None else fed.end_of_job
-    prepared = prepare(resolved, resolve_data_root(data_root))
-    torch.set_num_threads(resolved.cluster.threads_per_worker)
     path = Path(run_dir) if run_dir is not None else default_run_directory(config)
-    with claim(path):
-        RunDirectory.create(path, to_toml(resolved), overwrite).close()
-        lines = opening_lines(prepared.config, prepared.task, prepared.shards)
-        keep_lines(path, lines)
-        for line in lines:
-            say(line)
-        simulate_into(prepared.config, prepared.task, path, end_of_job, progress, fed, stops)
+    simulate_new(
+        resolved,
+        path,
+        end_of_job,
+        data_root=resolve_data_root(data_root),
+        overwrite=overwrite,
+        progress=progress,
+        say=say,
+        times=fed,
+        stops=stops,
+    )
     return Run(path, data_root)
 
 

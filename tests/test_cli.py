@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers.command import run_command
 
 from asgd import cli
 from asgd.learn.gradient import evaluate
@@ -34,15 +35,6 @@ def config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.toml").write_text(TINY)
     return "tiny.toml"
-
-
-def run(monkeypatch, capsys, *arguments):
-    """Exit status, standard output and standard error of a command in this process."""
-    monkeypatch.setattr(sys, "argv", ["asgd", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    captured = capsys.readouterr()
-    return ended.value.code, captured.out, captured.err
 
 
 @pytest.mark.parametrize(
@@ -70,7 +62,7 @@ def run(monkeypatch, capsys, *arguments):
 def test_wrong_usage_is_status_2_one_sentence_and_no_directory(
     config, tmp_path, monkeypatch, capsys, arguments, sentence
 ):
-    status, out, err = run(monkeypatch, capsys, *arguments)
+    status, out, err = run_command(monkeypatch, capsys, *arguments)
     assert (status, out) == (2, "") and sentence in err
     assert "Traceback" not in err
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.toml"], "nothing is left behind"
@@ -78,15 +70,15 @@ def test_wrong_usage_is_status_2_one_sentence_and_no_directory(
 
 @pytest.mark.parametrize("command", [["check", "nowhere"], ["export", "nowhere", "x.safetensors"]])
 def test_a_run_that_is_not_there_is_status_1(config, monkeypatch, capsys, command):
-    status, _, err = run(monkeypatch, capsys, *command)
+    status, _, err = run_command(monkeypatch, capsys, *command)
     assert status == 1 and "nowhere is not the directory of a run" in err
 
 
 def test_methods_and_config_print_what_is_there(config, monkeypatch, capsys):
-    status, out, _ = run(monkeypatch, capsys, "methods", "--json")
+    status, out, _ = run_command(monkeypatch, capsys, "methods", "--json")
     assert status == 0 and {"asynchronous", "minibatch"} <= json.loads(out)["methods"].keys()
     assert "scale" in json.loads(out)["rules"]
-    status, out, _ = run(monkeypatch, capsys, "config", config)
+    status, out, _ = run_command(monkeypatch, capsys, "config", config)
     assert status == 0 and re.search(r"^step_size = 0.05$", out, re.M)
 
 
@@ -174,7 +166,7 @@ def test_roles_by_hand_and_an_interrupt(config, tmp_path):
 def test_a_simulation_tells_who_has_which_data_and_how_much_each_counted(config, monkeypatch, capsys):
     changes = ["task.partition=by_size", "cluster.speeds.profile=half_slower", "cluster.num_workers=3"]
     arguments = ["simulate", config, *(word for change in changes for word in ("--set", change))]
-    status, out, err = run(monkeypatch, capsys, *arguments, "--run-dir", "r")
+    status, out, err = run_command(monkeypatch, capsys, *arguments, "--run-dir", "r")
     assert status == 0 and err == ""
     lines = out.splitlines()
     assert lines[0] == "partition by_size; every worker has the weight 1/3" and lines[2].split()[0] == "0"
@@ -182,9 +174,9 @@ def test_a_simulation_tells_who_has_which_data_and_how_much_each_counted(config,
     shares = next(line for line in lines if "share of gradients" in line)
     assert re.search(r"\d\.\d% \(worker 2\) to \d\d\.\d% \(worker [01]\)", shares) and "share of steps" in out
     assert (pathlib.Path("r") / "logs" / "simulator.log").read_text().splitlines() == lines[:6]
-    status, out, _ = run(monkeypatch, capsys, *arguments, "--run-dir", "r", "--overwrite", "--json")
+    status, out, _ = run_command(monkeypatch, capsys, *arguments, "--run-dir", "r", "--overwrite", "--json")
     assert status == 0 and set(json.loads(out)["workers"]) == {"0", "1", "2"}
-    status, out, _ = run(monkeypatch, capsys, *arguments[:2], *arguments[4:], "--run-dir", "s")
+    status, out, _ = run_command(monkeypatch, capsys, *arguments[:2], *arguments[4:], "--run-dir", "s")
     assert status == 0 and "share" not in out and not (pathlib.Path("s") / "logs").exists()
 
 
@@ -197,11 +189,11 @@ def test_an_interrupted_simulation_shows_its_table_and_leaves_its_files(config, 
     monkeypatch.setattr("asgd.sim.simulate.evaluate", evaluate_and_interrupt)
     arguments = ["simulate", config, "--set", "cluster.speeds.profile=equal"]
     before = signal.getsignal(number)
-    status, out, err = run(monkeypatch, capsys, *arguments, "--run-dir", "r")
+    status, out, err = run_command(monkeypatch, capsys, *arguments, "--run-dir", "r")
     assert (status, err) == (130, "") and f"interrupted by {number.name}" in out
     assert json.loads(pathlib.Path("r/summary.json").read_bytes())["versions"] < 30
     assert list(pathlib.Path("r/checkpoints").glob("*.safetensors"))
-    status, out, _ = run(monkeypatch, capsys, *arguments, "--run-dir", "s", "--json")
+    status, out, _ = run_command(monkeypatch, capsys, *arguments, "--run-dir", "s", "--json")
     assert status == 130 and json.loads(out)["stopped_because"] == f"interrupted by {number.name}"
     assert signal.getsignal(number) == before
 

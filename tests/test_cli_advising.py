@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
+from helpers.command import run_command
 
 from asgd.api import simulate
-from asgd.cli import main
 
 CONFIG = {
     "task": {"function": "quadratic", "options": {"dimension": 20, "sigma2": 0.1}, "batch_size": 4},
@@ -26,14 +27,7 @@ def run(tmp_path_factory):
 def command(monkeypatch, capsys):
     """Run a command in this process: its exit status, and what it wrote to both streams."""
 
-    def called(*arguments):
-        monkeypatch.setattr("sys.argv", ["asgd", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
-
-    return called
+    return partial(run_command, monkeypatch, capsys)
 
 
 def test_advice_for_given_times(command, tmp_path):

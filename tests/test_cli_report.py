@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from helpers.command import run_command
 from helpers.report_runs import ended_run
 
-from asgd import cli
 from asgd.errors import RunError
 
 TINY = """
@@ -33,20 +33,11 @@ def config(tmp_path, monkeypatch):
     return "tiny.toml"
 
 
-def run(monkeypatch, capsys, *arguments):
-    """Exit status, standard output and standard error of a command in this process."""
-    monkeypatch.setattr(sys, "argv", ["asgd", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    captured = capsys.readouterr()
-    return ended.value.code, captured.out, captured.err
-
-
 @pytest.mark.slow
 def test_one_object_says_what_was_written_and_the_numbers(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     ended_run(tmp_path / "one"), ended_run(tmp_path / "two")
-    status, out, err = run(monkeypatch, capsys, "report", "one", "two", "--json")
+    status, out, err = run_command(monkeypatch, capsys, "report", "one", "two", "--json")
     assert (status, err) == (0, "")
     said = json.loads(out)
     assert said["report"] == "report.html" and pathlib.Path("report.html").is_file()
@@ -58,7 +49,7 @@ def test_one_object_says_what_was_written_and_the_numbers(tmp_path, monkeypatch,
 @pytest.mark.slow
 def test_the_page_goes_where_it_is_told(tmp_path, monkeypatch, capsys):
     ended_run(tmp_path / "one")
-    status, out, _ = run(monkeypatch, capsys, "report", tmp_path / "one", "--out", tmp_path / "p.html")
+    status, out, _ = run_command(monkeypatch, capsys, "report", tmp_path / "one", "--out", tmp_path / "p.html")
     assert status == 0 and out.startswith(f"wrote {tmp_path}/p.html and ") and out.endswith(f"{tmp_path}/p/\n")
     assert (tmp_path / "p.html").is_file() and not (tmp_path / "one" / "report.html").exists()
 
@@ -72,24 +63,24 @@ def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys):
         ([], 2, "Missing argument 'RUN...'"),
     ):
         monkeypatch.chdir(tmp_path)
-        code, out, err = run(monkeypatch, capsys, "report", *arguments)
+        code, out, err = run_command(monkeypatch, capsys, "report", *arguments)
         assert (code, out) == (status, "") and sentence in err
 
 
 @pytest.mark.slow
 def test_a_run_leaves_its_report_unless_told_otherwise(config, monkeypatch, capsys):
-    status, out, err = run(monkeypatch, capsys, "simulate", config, "--run-dir", "r")
+    status, out, err = run_command(monkeypatch, capsys, "simulate", config, "--run-dir", "r")
     assert (status, err) == (0, "") and out.endswith("report: r/report.html\n")
     assert "<svg" in pathlib.Path("r/report.html").read_text() and not pathlib.Path("r/report").exists()
-    status, out, _ = run(monkeypatch, capsys, "simulate", config, "--run-dir", "s", "--json")
+    status, out, _ = run_command(monkeypatch, capsys, "simulate", config, "--run-dir", "s", "--json")
     assert status == 0 and json.loads(out)["report"] == "s/report.html"
     without = ["--set", "records.report=false"]
-    status, out, _ = run(monkeypatch, capsys, "simulate", config, "--run-dir", "t", "--json", *without)
+    status, out, _ = run_command(monkeypatch, capsys, "simulate", config, "--run-dir", "t", "--json", *without)
     assert status == 0 and json.loads(out)["report"] is None and not pathlib.Path("t/report.html").exists()
     # What is overwritten takes its report along.
-    run(monkeypatch, capsys, "report", "r")
+    run_command(monkeypatch, capsys, "report", "r")
     assert pathlib.Path("r/report").is_dir()
-    run(monkeypatch, capsys, "simulate", config, "--run-dir", "r", "--overwrite", *without)
+    run_command(monkeypatch, capsys, "simulate", config, "--run-dir", "r", "--overwrite", *without)
     assert not pathlib.Path("r/report.html").exists() and not pathlib.Path("r/report").exists()
 
 
@@ -105,7 +96,7 @@ def test_a_run_ends_well_whatever_becomes_of_its_report(config, monkeypatch, cap
         raise error
 
     monkeypatch.setattr("asgd.report.writing.write_report", fail)
-    status, out, _ = run(monkeypatch, capsys, "simulate", config, "--run-dir", "r")
+    status, out, _ = run_command(monkeypatch, capsys, "simulate", config, "--run-dir", "r")
     assert status == 0 and sentence in out
 
 

@@ -19,13 +19,13 @@ import numpy.typing as npt
 from rich.table import Table
 
 from asgd.errors import ConfigError
-from asgd.run.files import write_atomically
 from asgd.run.speeds import uniform
 from asgd.sim.advice import Advice, advise_on
 from asgd.sim.contenders import MINIBATCH
 from asgd.sim.problems import tridiagonal
+from asgd.sim.result_files import read_result, refuse_another, write_result
 from asgd.sim.study import Curve, run_study, study_config, tuned, until_below
-from asgd.sim.tune import octaves, refuse_another, refuse_no_file
+from asgd.sim.tune import octaves
 from asgd.sim.virtual import EndOfJob
 
 EPS = 2.5e-4  # of ||grad f||^2, 1/16 at the start; as in claim 8
@@ -275,16 +275,12 @@ def run(num: int, seed: int, say: Callable[[str], None], out: Path | None = None
         result = checked(seed, factor, [*result.cases, case])
         say(f"{place + 1} of {num}: {_line(case)}")
         if out is not None:
-            write_atomically(out, encode(result))
+            write_result(out, result)
     return result
 
 
 def _stored(file: Path, now: Checked) -> Checked:
-    refuse_no_file(file)
-    try:
-        before = msgspec.json.decode(file.read_bytes(), type=Checked)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--out {file}: it is no result of asgd bench advice, and is left alone ({error})") from error
+    before = read_result(file, Checked, "asgd bench advice")
     old, new = ({"seed": one.seed, "eps": one.eps, "factor": one.factor} for one in (before, now))
     refuse_another(file, old, new)
     return checked(now.seed, now.factor, before.cases)
@@ -317,8 +313,3 @@ def table(result: Checked) -> Table:
             f"{_gain(case):.2f} (predicted {1 / case.predicted[case.named]:.2f})",
         )  # fmt: skip
     return shown
-
-
-def encode(result: Checked) -> bytes:
-    """The JSON text of a result file."""
-    return msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"

@@ -13,7 +13,6 @@ forking is safe.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import selectors
@@ -31,7 +30,7 @@ from asgd.bench.ddp import DdpRun, Work
 from asgd.bench.ddp_rank import run_rank
 from asgd.errors import AsgdError, ConfigError, RunError
 from asgd.learn.flat import resolve_device
-from asgd.run.processes import die_with, ending
+from asgd.run.processes import die_with, ending, take_output, take_work, tell
 from asgd.run.roles import Prepared, prepare
 from asgd.sim.parallel import Failed
 
@@ -115,11 +114,11 @@ class Group:
     def _work(self, rank: int, writing: int) -> None:
         """What a fresh fork does; its result, or why there is none, goes into the pipe."""
         try:
-            ran = run_rank(self.prepared, self.work, rank, trained=lambda: _write(writing, Trained()))
+            ran = run_rank(self.prepared, self.work, rank, trained=lambda: tell(writing, Trained()))
         except BaseException as error:
-            _write(writing, _told(error, rank))
+            tell(writing, _told(error, rank))
         else:
-            _write(writing, ran)
+            tell(writing, ran)
 
     def _hear(self, reading: int) -> list[tuple[int, Said]]:
         """What a rank has said, with its number; one that ended without a last word has died."""
@@ -176,19 +175,11 @@ def _result(said: list[Said], no_more: bool) -> DdpRun | Failed | None:
     return broken[0] if broken and no_more else None
 
 
-def _write(descriptor: int, event: Said) -> None:
-    """Write an event as a line; whoever should hear it may be gone."""
-    with contextlib.suppress(BrokenPipeError):
-        os.write(descriptor, msgspec.json.encode(event) + b"\n")
-
-
 def main() -> int:
-    out = os.dup(1)
-    os.dup2(2, 1)  # what a task prints must not look like an event
-    line = sys.stdin.buffer.readline()
-    if not line.endswith(b"\n"):
-        return 0  # whoever wanted it is gone already
-    work = msgspec.json.decode(line, type=Work)
+    out = take_output()
+    work = take_work(Work)
+    if work is None:
+        return 0
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # gloo would look for the machine's own name, which may lead anywhere
     result: DdpRun | Failed | None
     try:
@@ -207,7 +198,7 @@ def main() -> int:
     except AsgdError as error:
         result = Failed.by(error)
     if result is not None:
-        _write(out, result)
+        tell(out, result)
     return 0
 
 

@@ -20,9 +20,9 @@ from asgd.api import train
 from asgd.config import Config, load_config
 from asgd.errors import ConfigError, RunError
 from asgd.run.build import validate
-from asgd.run.files import write_atomically
 from asgd.run.result import Run
-from asgd.sim.tune import octaves, refuse_another, refuse_no_file
+from asgd.sim.result_files import read_result, refuse_another, write_result
+from asgd.sim.tune import octaves
 
 METRIC = "suboptimality"
 LAST = 0.1  # the share of the budget at its end that the score is a mean over
@@ -198,7 +198,7 @@ def run(
             say(f"{name} ...")
             published.results[name] = measure(config, name, seeds, say)
             if out is not None:
-                write_atomically(out, encode(published))
+                write_result(out, published)
     return published
 
 
@@ -217,13 +217,7 @@ def _check(config: Config, overrides: Sequence[str]) -> None:
 
 def _stored(file: Path, now: Published) -> Published:
     """What an earlier call has left in `file`; ConfigError if it was another setting's."""
-    refuse_no_file(file)
-    try:
-        before = msgspec.json.decode(file.read_bytes(), type=Published)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"--out {file}: it is no result of asgd bench published, and is left alone ({error})"
-        ) from error
+    before = read_result(file, Published, "asgd bench published")
     refuse_another(file, {"config": before.config, "seeds": before.seeds}, {"config": now.config, "seeds": now.seeds})
     return before
 
@@ -257,8 +251,3 @@ def _of_seeds(values: list[float | None]) -> str:
 
 def _text(value: float | None) -> str:
     return "diverged" if value is None else f"{value:.3g}"
-
-
-def encode(published: Published) -> bytes:
-    """The JSON text of a result file."""
-    return msgspec.json.format(msgspec.json.encode(published), indent=1) + b"\n"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import Progress
 
+from asgd.cli.bar import fraction_bar
 from asgd.cli.columns import aligned
 from asgd.cli.options import INTERRUPTED, AsJson, DataRoot, Debug, Overrides, Overwrite, app
 from asgd.run.display import open_console, write_line
@@ -137,9 +137,7 @@ def whatif_command(
     from asgd.sim.whatif import whatif
 
     console = open_console(json=as_json)
-    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-    with stopping_by_signals() as stops, bar:
-        task = bar.add_task("simulating", total=1.0)
+    with stopping_by_signals() as stops, fraction_bar(console, "simulating") as progress:
         found = whatif(
             run,
             overrides or [],
@@ -148,7 +146,7 @@ def whatif_command(
             run_dir=run_dir,
             data_root=data_root,
             overwrite=overwrite,
-            progress=lambda fraction, now_s: bar.update(task, completed=fraction),
+            progress=lambda fraction, now_s: progress(fraction),
             stops=stops,
         )
     if as_json:

@@ -22,6 +22,7 @@ from asgd.errors import ConfigError, Interrupted, RunError
 from asgd.run.display import LINE_EVERY_S, open_console, write_line
 from asgd.run.files import reason_of
 from asgd.run.signals import stopping_by_signals
+from asgd.run.status import duration_text
 
 WIDTH = 118  # of tables in a file or a pipe
 
@@ -78,11 +79,12 @@ def minibatch_command(
     from asgd.bench.minibatch.figures import figures
     from asgd.bench.minibatch.machine import this_machine
     from asgd.bench.minibatch.plan import load_plan, preset_file
-    from asgd.bench.minibatch.results import RESULTS, encode, open_record, store
+    from asgd.bench.minibatch.results import RESULTS, open_record
     from asgd.bench.minibatch.study import Study
     from asgd.bench.minibatch.table import conclude, tables
     from asgd.report.plots import draw
     from asgd.run.paths import resolve_data_root
+    from asgd.sim.result_files import encode_result, write_result
 
     if (config is None) == (preset is None):
         raise ConfigError("asgd bench minibatch: give a CONFIG or --preset quick, cifar10, stragglers or heterogeneous")
@@ -113,21 +115,21 @@ def minibatch_command(
             except Interrupted as error:
                 raise Interrupted(f"{error}; what was done is in {folder}, and the same command goes on") from error
     rows = conclude(plan, record)
-    store(folder, record)
+    write_result(folder / RESULTS, record)
     try:
         paths = [path for plot in figures(plan, record, rows) for path in draw(plot, folder)]
     except OSError as error:
         raise RunError(f"the figures can't be written into {folder}: {reason_of(error)}; {RESULTS} is there") from error
     if as_json:
-        sys.stdout.write(encode(record).decode())
+        sys.stdout.write(encode_result(record).decode())
         return
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
     for table in tables(plan, rows):
         console.print(table)
     for line in [*record.protocol, *(f"warning: {warning}" for warning in record.warnings)]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{folder / RESULTS}, runs/ and {len(paths)} figures beside it", highlight=False, soft_wrap=True)
+        write_line(console, line)
+    write_line(console, f"{folder / RESULTS}, runs/ and {len(paths)} figures beside it")
 
 
 @contextlib.contextmanager
@@ -142,7 +144,7 @@ def progress(console: Console) -> Iterator[Callable[[Step], None]]:
             write_line(console, step.line)
         elif now_s - line_s >= LINE_EVERY_S:
             line_s = now_s
-            write_line(console, f"{step.done} of {step.total}: {step.doing}, {left(step.left_s)}")
+            write_line(console, f"{step.done} of {step.total}: {step.doing}, {duration_text(step.left_s)} left")
 
     if not console.is_terminal:
         yield write
@@ -158,18 +160,7 @@ def progress(console: Console) -> Iterator[Callable[[Step], None]]:
             passed_s = time.monotonic() - began_s
             bar.update(
                 task, description=f"{step.done} of {step.total} {escape(step.doing)}", completed=passed_s,
-                total=passed_s + step.left_s, left=left(step.left_s),
+                total=passed_s + step.left_s, left=f"{duration_text(step.left_s)} left",
             )  # fmt: skip
 
         yield update
-
-
-def left(seconds: float) -> str:
-    """The time that is left, in words.
-
-    Example:
-        >>> left(42.4), left(200.0)
-        ('42 s left', '3 min 20 s left')
-    """
-    whole = round(seconds)
-    return f"{whole} s left" if whole < 100 else f"{whole // 60} min {whole % 60} s left"

@@ -61,6 +61,7 @@ def published_command(
 ) -> None:
     """The published least-squares setting with 40 worker processes, each method's step size tuned."""
     from asgd.bench import published
+    from asgd.sim.result_files import encode_result
 
     unknown = [name for name in only or [] if name not in published.CONTENDERS]
     if unknown:
@@ -72,7 +73,7 @@ def published_command(
 
     result = published.run(config, say, seeds, only or (), out, overrides or ())
     if as_json:
-        print(published.encode(result).decode(), end="")
+        print(encode_result(result).decode(), end="")
     else:
         Console().print(published.table(result))
 
@@ -112,10 +113,11 @@ def advice_command(
 ) -> None:
     """Check `asgd advise` in virtual time: the method named first against the best of all, step sizes tuned."""
     from asgd.bench import advice
+    from asgd.sim.result_files import encode_result
 
     progress = Console(stderr=True)
     result = advice.run(num, seed, lambda line: progress.print(line, highlight=False), out, factor)
     if as_json:
-        print(advice.encode(result).decode(), end="")
+        print(encode_result(result).decode(), end="")
     else:
         Console().print(advice.table(result))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 
+from asgd.cli.bar import fraction_bar
 from asgd.cli.options import AsJson, DataRoot, Debug, app
 from asgd.errors import ConfigError
 from asgd.run.display import open_console, write_line
@@ -40,15 +40,8 @@ def replay_command(
     from asgd.api import replay
 
     console = open_console(json=as_json)
-    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as bar:
-        task = bar.add_task("replaying", total=1.0)
-        result = replay(
-            run,
-            until=until,
-            check=check,
-            data_root=data_root,
-            progress=lambda fraction: bar.update(task, completed=fraction),
-        )
+    with fraction_bar(console, "replaying", shown=not as_json) as progress:
+        result = replay(run, until=until, check=check, data_root=data_root, progress=progress)
     if export is not None:
         result.export(export)
     if as_json:

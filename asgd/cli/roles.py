@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from asgd.api import resumed_config
@@ -26,12 +24,11 @@ from asgd.cli.options import (
     app,
     with_keys,
 )
-from asgd.cli.reporting import leave_report
-from asgd.cli.training import exit_as, rows_of
+from asgd.cli.training import exit_as, show_ended, tell_ended
 from asgd.config import Config, load_config, to_toml
 from asgd.errors import AsgdError, ConfigError
 from asgd.run.build import validate
-from asgd.run.display import make_display, open_console
+from asgd.run.display import open_console
 from asgd.run.paths import default_run_directory, resolve_data_root
 from asgd.run.records import RunDirectory, discard_unbegun
 from asgd.run.signals import StopRequests, stopping_by_signals
@@ -102,11 +99,8 @@ def server_command(
         raise
     console = open_console(json=as_json)
     if not as_json:
-        with make_display(console, resolved.cluster.num_workers, path.name) as display:
-            display.finished(rows_of(summary, path, resolved))
-    page = leave_report(path, resolved, console)
-    if as_json:
-        print(json.dumps({"run": str(path), "report": page and str(page)} | msgspec.to_builtins(summary)))
+        show_ended(console, summary, path, resolved)
+    tell_ended(console, summary, path, resolved, as_json)
     exit_as(summary)
 
 

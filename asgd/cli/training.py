@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.progress import Progress
+from rich.console import Console
 
 from asgd.api import resume, resumed_config, simulate, train
+from asgd.cli.bar import fraction_bar
 from asgd.cli.options import INTERRUPTED, AsJson, ConfigPath, DataRoot, Debug, Overrides, Overwrite, RunDir, app
 from asgd.cli.reporting import leave_report
 from asgd.config import Config, load_config
@@ -64,10 +65,21 @@ def train_and_show(
         else:
             run = train(config, run_dir=path, data_root=data_root, overwrite=overwrite, display=display, stops=stops)
         display.finished(rows_of(run.summary, path, config))
+    tell_ended(console, run.summary, path, config, as_json)
+    exit_as(run.summary)
+
+
+def show_ended(console: Console, summary: Summary, path: Path, config: Config) -> None:
+    """Show the final table of a run that nothing showed while it went on."""
+    with make_display(console, config.cluster.num_workers, path.name) as display:
+        display.finished(rows_of(summary, path, config))
+
+
+def tell_ended(console: Console, summary: Summary, path: Path, config: Config, as_json: bool) -> None:
+    """Leave the report of a run that has ended, and print its JSON object if that is wanted."""
     page = leave_report(path, config, console)
     if as_json:
-        print(json.dumps({"run": str(path), "report": page and str(page)} | msgspec.to_builtins(run.summary)))
-    exit_as(run.summary)
+        print(json.dumps({"run": str(path), "report": page and str(page)} | msgspec.to_builtins(summary)))
 
 
 def exit_as(summary: Summary) -> None:
@@ -121,9 +133,7 @@ def simulate_command(
     """Run a configuration in virtual time: the same core and task, no processes, no waiting."""
     path = run_dir or default_run_directory(config)
     console = open_console(json=as_json)
-    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-    with stopping_by_signals() as stops, bar:
-        task = bar.add_task("simulating", total=1.0)
+    with stopping_by_signals() as stops, fraction_bar(console, "simulating") as progress:
         run = simulate(
             config,
             overrides or [],
@@ -131,15 +141,12 @@ def simulate_command(
             data_root=data_root,
             overwrite=overwrite,
             times=times,
-            progress=lambda fraction, now_s: bar.update(task, completed=fraction),
+            progress=lambda fraction, now_s: progress(fraction),
             say=(lambda line: None) if as_json else (lambda line: write_line(console, line)),
             stops=stops,
         )
     if not as_json:
-        with make_display(console, run.config.cluster.num_workers, path.name) as display:
-            display.finished(rows_of(run.summary, path, run.config))
-    page = leave_report(path, run.config, console)
-    if as_json:
-        print(json.dumps({"run": str(path), "report": page and str(page)} | msgspec.to_builtins(run.summary)))
+        show_ended(console, run.summary, path, run.config)
+    tell_ended(console, run.summary, path, run.config, as_json)
     if stops.asked and not run.summary.finished:  # the reason alone may be that of the run which gave the times
         raise typer.Exit(INTERRUPTED)

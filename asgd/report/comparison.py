@@ -9,6 +9,7 @@ import numpy as np
 
 from asgd.report.learning import evaluated
 from asgd.report.reading import Record
+from asgd.sim.tuning import Goal, common_level
 
 
 class Level(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,18 +76,17 @@ def compare(records: Sequence[Record]) -> Comparison:
 
 def _common_level(records: Sequence[Record], metric: str) -> Level | None:
     found = [values for record in records if (values := evaluated(record, metric)[1])]
-    if not found:
-        return None
-    value = min(map(max, found)) if metric == "test_accuracy" else max(map(min, found))
-    return Level(metric=metric, value=value)
+    value = common_level(metric, found)
+    return None if value is None else Level(metric=metric, value=value)
 
 
 def _reached(record: Record, level: Level | None) -> tuple[float, int, int] | None:
     if level is None:
         return None
+    goal = Goal(metric=level.metric, target=level.value)
     rows, values = evaluated(record, level.metric)
     for row, value in zip(rows, values, strict=True):
-        if value >= level.value if level.metric == "test_accuracy" else value <= level.value:
+        if goal.reached(value):
             return row.time_s, row.samples_seen, row.version
     return None
 

@@ -27,8 +27,8 @@ def learning_exhibits(records: Sequence[Record]) -> list[Exhibit]:
 
 def evaluated(record: Record, name: str) -> tuple[list[MetricsRow], list[float]]:
     """The evaluations that have a finite value of this name, and the values."""
-    rows = [row for row in record.metrics if getattr(row, name) is not None]
-    return rows, [getattr(row, name) for row in rows]
+    rows = [row for row in record.metrics if name in row.values]
+    return rows, [row.values[name] for row in rows]
 
 
 def _evaluated(records: Sequence[Record], name: str) -> list[Exhibit]:

@@ -26,13 +26,12 @@ from asgd.config import Config
 from asgd.errors import AsgdError, ConfigError, Interrupted, RunError
 from asgd.run.channel import Channel
 from asgd.run.display import Display
-from asgd.run.processes import ending
+from asgd.run.processes import LEAVE_LIMIT_S, end, ending
 from asgd.run.signals import StopRequests
 from asgd.run.status import Status
 
 # Importing torch takes seconds where the disk is cold; a launcher that needs longer than this hangs.
 LAUNCH_LIMIT_S = 300.0
-LEAVE_LIMIT_S = 10.0
 
 
 @dataclass
@@ -217,20 +216,13 @@ class Cluster:
     def leave(self) -> None:
         """Stop what is still there: politely, then by the launcher, which leaves nothing behind."""
         deadline = time.monotonic() + LEAVE_LIMIT_S
-        assert self.launcher.stdin is not None and self.launcher.stdout is not None
+        assert self.launcher.stdout is not None
         if self.server_status == 0:
             # The server has told its workers to stop: give them the time to leave by themselves.
             while self.processes and time.monotonic() < deadline and _readable(self.launcher.stdout, deadline):
                 if not self._hear_launcher():
                     break
-        with contextlib.suppress(BrokenPipeError):
-            self.launcher.stdin.close()
-        try:
-            self.launcher.wait(3 * LEAVE_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self.launcher.kill()
-            self.launcher.wait()
-        self.launcher.stdout.close()
+        end(self.launcher, 3 * LEAVE_LIMIT_S)
 
 
 def _readable(stream: Any, deadline: float) -> bool:

@@ -24,11 +24,11 @@ from asgd.run.vectors import Vectors, make_update
 class TaskCompute:
     """The model of a run, and what its workers would compute, on the server's and the workers' own code.
 
-    The parameters that a job was given are kept until the next one after it is computed, because what is done with its
-    gradient may need them; jobs that were given the same share one copy.
+    The parameters that a job was given are kept until it has ended, because what is done with its gradient may need
+    them; jobs that were given the same share one copy.
 
     Arguments: config: the run's; task: loaded; flat, vectors: the server's model and what steps it, keeping "state";
-    new ones without. Attributes: flat, vectors: these; update: its optimizer.
+    new ones without. Attributes: flat, vectors: these.
     """
 
     def __init__(
@@ -38,10 +38,8 @@ class TaskCompute:
         self._shards = make_shards(config, task)
         self.flat = flat or build_model(task, config.seed)
         self.vectors = vectors or Vectors(self.flat, make_update(config, self.flat), "state")
-        self.update = self.vectors.update
         self._worker = build_model(task, config.seed)
-        self._computed: int | None = None  # the job that was computed last, and the parameters that it was given
-        self._read_P: Tensor | None = None
+        self._read_P: Tensor | None = None  # what the job that was computed last was given
         self._measures = METHODS[config.method.name].needs_distance
 
     def evaluated(self, state_S: Tensor) -> FlatModel:
@@ -52,12 +50,10 @@ class TaskCompute:
     def given(self, job: int, version: int) -> None:
         self.vectors.given(job)
 
-    def dropped(self, job: int) -> None:
+    def ended(self, job: int) -> None:
         self.vectors.reads.ended(job)
 
     def compute(self, worker: int, job: int) -> Result:
-        self.release()
-        self._computed = job
         read_S = self.vectors.reads.of(job)
         assert read_S is not None
         self._worker.state_S.copy_(read_S)
@@ -68,12 +64,6 @@ class TaskCompute:
         answer_S = self._worker.answer_S
         norm = norm_of(answer_S[: self.flat.layout.size_P]) if self._config.method.norm_guard else None
         return Result(result.loss, result.samples, is_finite(answer_S), moved, norm)
-
-    def release(self) -> None:
-        """Forget what the job that was computed last was given: its gradient isn't used any more."""
-        if self._computed is not None:
-            self.vectors.reads.ended(self._computed)
-        self._computed = None
 
     def execute(self, action: Action) -> None:
         self.vectors.execute(action, self._worker.answer_S, self._read_P)

@@ -5,7 +5,11 @@ Additions are free; a key is not renamed or given another meaning.
 
 from __future__ import annotations
 
+from math import isfinite
+
 import msgspec
+
+_OWN_METRICS = ("test_accuracy", "test_loss", "train_loss")
 
 
 class MetricsRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +22,27 @@ class MetricsRow(msgspec.Struct, frozen=True, kw_only=True):
     test_accuracy: float | None = None
     train_loss: float | None = None
     results: dict[str, float | None] = {}
+
+    def value(self, name: str) -> float | None:
+        """A metric by its name, as it is; None where this evaluation has none, as train_loss at version 0."""
+        return getattr(self, name) if name in _OWN_METRICS else self.results.get(name)
+
+    @property
+    def others(self) -> dict[str, float | None]:
+        """The results that aren't fields of their own: `loss` and `accuracy` are, as test_loss and test_accuracy."""
+        return {name: value for name, value in self.results.items() if name not in ("loss", "accuracy")}
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The metrics that are finite numbers, by name.
+
+        Example:
+            >>> row = MetricsRow(time_s=1.0, version=2, samples_seen=64, test_loss=0.5, results={"loss": 0.5, "f": 2.0})
+            >>> row.values
+            {'test_loss': 0.5, 'f': 2.0}
+        """
+        named = {name: self.value(name) for name in _OWN_METRICS} | self.others
+        return {name: value for name, value in named.items() if value is not None and isfinite(value)}
 
 
 class DelaySummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -132,8 +132,9 @@ class Journal:
         self._sync_s, self._synced_s, self._synced_at = sync_s, 0.0, 0
         self._syncer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._syncing: Future[None] | None = None
-        whole, torn = check(path, header)
-        if torn:
+        content = _content(path)
+        whole, first = _good(path, content, header)
+        if torn := len(content) - whole:
             notes.append(f"The last {torn} bytes of {path} are damaged or torn and have been cut off.")
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -141,8 +142,8 @@ class Journal:
         except OSError as error:
             raise RunError(f"{path} cannot be written: {reason_of(error)}.") from error
         self.position = whole
-        if whole:
-            self.since = header_of(path).since
+        if first is not None:
+            self.since = first.since
         else:
             self._write(MAGIC + _framed(header))
             sync_directory(path.parent)
@@ -201,12 +202,13 @@ class Journal:
 
         A crash in the middle of this can leave them twice there, never too many or too few here.
         """
-        content = read_bytes(self.path)[position : self.position]
-        if content:
-            num_events = sum(not isinstance(entry.event, Opened) for entry in entries(self.path, position))
+        content = read_bytes(self.path)[: self.position]
+        if position < len(content):
+            cut = _entries(self.path, content, position, len(content))
+            num_events = sum(not isinstance(entry.event, Opened) for entry in cut)
             try:
                 with undone.open("ab") as file:
-                    file.write(content)
+                    file.write(content[position:])
                     file.flush()
                     os.fsync(file.fileno())
                 os.ftruncate(self._descriptor, position)
@@ -235,11 +237,21 @@ def check(path: Path, header: Header | None = None) -> tuple[int, int]:
     Arguments: header: what it must begin with, None for any.
     Errors: RunError when it is no journal or another run's, or is damaged before records that are good.
     """
-    content = read_bytes(path) if path.exists() else b""
+    content = _content(path)
+    whole, _ = _good(path, content, header)
+    return whole, len(content) - whole
+
+
+def _content(path: Path) -> bytes:
+    return read_bytes(path) if path.exists() else b""
+
+
+def _good(path: Path, content: bytes, header: Header | None = None) -> tuple[int, Header | None]:
+    """Length of the good part of a journal's content, and its first record; 0, None when there is none; see `check`."""
     if not content.startswith(MAGIC):
         if content and not MAGIC.startswith(content):
             raise RunError(f"{path} is not a journal of this program: it must begin with {MAGIC.decode()}.")
-        return 0, len(content)
+        return 0, None
     end = position = len(MAGIC)
     while (position := _end_of_record(content, end)) > 0:
         end = position
@@ -251,11 +263,11 @@ def check(path: Path, header: Header | None = None) -> tuple[int, int]:
                 f"byte {later} on)."
             )
     if end == len(MAGIC):
-        return 0, len(content)
+        return 0, None
     first = _decoded(path, content, len(MAGIC))
     if not isinstance(first, Header) or (header is not None and first[:3] != header[:3]):
         raise RunError(f"{path} is the journal of another run: it begins with {first}, and not with {header}.")
-    return end, len(content) - end
+    return end, first
 
 
 def entries(path: Path, begin: int = 0) -> Iterator[Entry]:
@@ -263,8 +275,12 @@ def entries(path: Path, begin: int = 0) -> Iterator[Entry]:
 
     Errors: RunError, see `check`; also for a position where no record begins.
     """
-    content = read_bytes(path)
-    whole, _ = check(path)
+    content = read_bytes(path)  # once: a run that goes on writes more meanwhile
+    whole, _ = _good(path, content)
+    yield from _entries(path, content, begin, whole)
+
+
+def _entries(path: Path, content: bytes, begin: int, whole: int) -> Iterator[Entry]:
     position = begin or _end_of_record(content, len(MAGIC))
     if position > whole:
         raise RunError(f"{path} ends at byte {whole}, before byte {begin}.")
@@ -283,11 +299,10 @@ def entries(path: Path, begin: int = 0) -> Iterator[Entry]:
 
 def header_of(path: Path) -> Header:
     """The first record; RunError when there is none."""
-    whole, _ = check(path)
-    if not whole:
+    _, first = _good(path, _content(path))
+    if first is None:
         raise RunError(f"{path} has no journal in it.")
-    header: Header = _decoded(path, read_bytes(path), len(MAGIC))
-    return header
+    return first
 
 
 def _end_of_record(content: bytes, position: int) -> int:

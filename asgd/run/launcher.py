@@ -38,7 +38,7 @@ from asgd.config import load_config
 from asgd.errors import AsgdError
 from asgd.run.channel import Channel
 from asgd.run.checkpoints import list_checkpoints
-from asgd.run.processes import die_with
+from asgd.run.processes import die_with, take_output, tell
 from asgd.run.roles import Prepared, evaluator_role, prepare, server_role, worker_role
 from asgd.run.signals import StopRequests, stopping_by_signals
 
@@ -211,12 +211,10 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the supervisor ends us by closing our input
-    out = os.dup(1)
-    os.dup2(2, 1)  # what a task prints must not look like an event
+    out = take_output()
 
     def emit(event: dict[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            os.write(out, msgspec.json.encode(event) + b"\n")
+        tell(out, event)
 
     try:
         config = load_config(arguments.path / "config.toml")

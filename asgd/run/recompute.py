@@ -22,6 +22,7 @@ from asgd.errors import RunError
 from asgd.run.build import make_state
 from asgd.run.compute import TaskCompute
 from asgd.run.journal import Entry, Header, Opened, outcome_of
+from asgd.run.records import JOBS_PER_INCARNATION
 
 Value = float | int | str | bool | None
 
@@ -49,10 +50,11 @@ def header_for(config: Config, incarnation: int) -> Header:
     return Header(config.seed, config.method.name, task_digest(config), incarnation)
 
 
-def opened_by(config: Config, state: ServerState, incarnation: int, first_job: int, *, kept: bool) -> Opened:
+def opened_by(config: Config, state: ServerState, incarnation: int, *, kept: bool) -> Opened:
     """The record of a server that starts now, with this configuration and this state."""
     budget = config.budget
     limits = (budget.versions, budget.samples, budget.gradients, budget.time_s)
+    first_job = incarnation * JOBS_PER_INCARNATION
     return Opened(incarnation, first_job, kept, state.rows, state.version, config.cluster.num_workers, limits)
 
 
@@ -73,15 +75,11 @@ def reopened(config: Config, state: ServerState, opened: Opened) -> ServerState:
     return again
 
 
-class Stopped(Exception):
-    """`Recomputation` has reached the version that it was to stop at."""
-
-
 class Recomputation:
     """Drives a core and a model with the entries of a journal.
 
     Arguments: config: the run's; compute: the model; state: the core as it was where the entries begin; on_row: takes
-    each line of the trace that comes out; until: the version to stop at, by `Stopped`, None for no end.
+    each line of the trace that comes out.
     Attributes: state: the core (another object after each start of a server); differences: from what the journal says;
     num_computed: jobs; now_s: the time of the last event.
     """
@@ -92,10 +90,9 @@ class Recomputation:
         compute: TaskCompute,
         state: ServerState,
         on_row: Callable[[TraceRow], None] = lambda row: None,
-        until: int | None = None,
     ) -> None:
         self.state, self.differences, self.num_computed, self.now_s = state, list[Difference](), 0, 0.0
-        self._config, self._compute, self._on_row, self._until = config, compute, on_row, until
+        self._config, self._compute, self._on_row = config, compute, on_row
 
     def take(self, entry: Entry) -> None:
         """One entry; RunError when the journal doesn't go on where the last entry ended."""
@@ -140,15 +137,10 @@ class Recomputation:
             match action:
                 case Assign(_, number, version):
                     self._compute.given(number, version)
-                case Cancel(_, number):
-                    self._compute.dropped(number)
                 case Record(row):
-                    if row.action == "lost":
-                        self._compute.dropped(row.job)
+                    self._compute.ended(row.job)
                     self._on_row(row)
-                    if self._until is not None and row.version + row.steps >= self._until:
-                        raise Stopped
-                case Finish() | Refuse() | Quarantine():
+                case Cancel() | Finish() | Refuse() | Quarantine():
                     pass
                 case _:
                     self._compute.execute(action)

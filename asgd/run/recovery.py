@@ -24,7 +24,7 @@ from asgd.run.evaluations import Evaluations
 from asgd.run.formats import ServerTimes
 from asgd.run.journal import Journal, Opened, entries
 from asgd.run.recompute import Recomputation, as_opened, header_for, opened_by, reopened
-from asgd.run.records import JOBS_PER_INCARNATION, JOURNAL, UNDONE_JOURNAL, RunDirectory
+from asgd.run.records import JOURNAL, UNDONE_JOURNAL, RunDirectory
 from asgd.run.saving import has_reads, take_over
 from asgd.run.vectors import Vectors
 
@@ -44,10 +44,10 @@ class Recovered:
     saved_at: tuple[int, float]
 
 
-def begin_journal(config: Config, directory: RunDirectory, state: ServerState, incarnation: int) -> None:
+def begin_journal(config: Config, directory: RunDirectory, state: ServerState) -> None:
     """Open the journal of a new run and write that it starts with this state."""
-    journal = directory.open_journal(header_for(config, incarnation), config.recovery.sync_s)
-    journal.opened(opened_by(config, state, incarnation, incarnation * JOBS_PER_INCARNATION, kept=False))
+    journal = directory.open_journal(header_for(config, directory.incarnation), config.recovery.sync_s)
+    journal.opened(opened_by(config, state, directory.incarnation, kept=False))
 
 
 def recover(
@@ -57,13 +57,12 @@ def recover(
     flat: FlatModel,
     vectors: Vectors,
     evaluations: Evaluations,
-    incarnation: int,
     note: Callable[[str], None],
 ) -> Recovered:
     """Bring a run's state, model and record to where it goes on; see the modes above.
 
-    Arguments: flat, vectors: the model at version 0, which becomes that of the run; evaluations: new; incarnation: of
-    this start of the server; note: takes one line about each thing worth telling.
+    Arguments: directory: which knows the number of this start of the server; flat, vectors: the model at version 0,
+    which becomes that of the run; evaluations: new; note: takes one line about each thing worth telling.
     Errors: RunError when there is no good checkpoint, the record doesn't fit it, or the events after it
     don't give again what they gave.
     """
@@ -78,7 +77,7 @@ def recover(
         exact = False
     if checkpoint is None and not exact:
         raise RunError(f"{directory.path} has no good checkpoint to resume from; start the run anew (--overwrite)")
-    journal = _open_journal(config, directory, checkpoint, incarnation, exact, note)
+    journal = _open_journal(config, directory, checkpoint, exact, note)
     state, times, now_s = make_state(config), ServerTimes(), 0.0
     saved_at = (0, 0.0)
     if checkpoint is not None:
@@ -87,17 +86,14 @@ def recover(
             state = make_state(as_opened(config, Opened(*opened)))
         now_s, times = take_over(checkpoint, state, vectors)
         saved_at = (checkpoint.version, now_s)
-    first_job = incarnation * JOBS_PER_INCARNATION
-    kept = False
+    kept, first = False, state.rows
     if exact:
         rows = directory.read_metrics()
         evaluations.resume_at(state, now_s, rows[-1] if rows else None)
         begin_at = 0 if checkpoint is None else int(checkpoint.state["journal"]["offset"])
         state, now_s = _recompute(config, task, directory, flat, vectors, state, begin_at, now_s, evaluations)
         kept = state.finished is None or (state.finished.complete and _is_used_up(config, state, now_s))
-        note(
-            f"recomputed {state.rows - _rows(checkpoint)} arrivals after the checkpoint, up to version {state.version}"
-        )
+        note(f"recomputed {state.rows - first} arrivals after the checkpoint, up to version {state.version}")
     else:
         undone = directory.truncate_trace(state.rows)
         note(f"resumed at version {state.version}" + (f"; {undone} later arrivals are undone" if undone else ""))
@@ -108,13 +104,9 @@ def recover(
         evaluations.latest = rows[-1] if rows else None
     else:
         evaluations.resume_at(state, now_s, rows[-1] if rows else None)
-    start = opened_by(config, state, incarnation, first_job, kept=kept)
+    start = opened_by(config, state, directory.incarnation, kept=kept)
     journal.opened(start)
     return Recovered(reopened(config, state, start), Clock(now_s), times, kept, saved_at)
-
-
-def _rows(checkpoint: Checkpoint | None) -> int:
-    return 0 if checkpoint is None else int(checkpoint.state["core"]["rows"])
 
 
 def _is_used_up(config: Config, state: ServerState, now_s: float) -> bool:
@@ -126,14 +118,13 @@ def _open_journal(
     config: Config,
     directory: RunDirectory,
     checkpoint: Checkpoint | None,
-    incarnation: int,
     exact: bool,
     note: Callable[[str], None],
 ) -> Journal:
     """The run's journal if it reaches as far as the checkpoint; in mode "checkpoint" it ends there then, and otherwise
     a new one is begun.
     """
-    header, sync_s = header_for(config, incarnation), config.recovery.sync_s
+    header, sync_s = header_for(config, directory.incarnation), config.recovery.sync_s
     num_notes = len(directory.notes)
     try:
         journal = directory.open_journal(header, sync_s)
@@ -170,15 +161,16 @@ def _recompute(
 ) -> tuple[ServerState, float]:
     """Compute the events from a place in the journal on again, and complete the record; the state and the time then."""
     first, rows = state.rows, list[TraceRow]()
+
+    def on_row(row: TraceRow) -> None:
+        rows.append(row)
+        evaluations.heard_loss(row.loss)
+
     compute = TaskCompute(config, task, flat, vectors)
-    again = Recomputation(config, compute, state, on_row=rows.append)
+    again = Recomputation(config, compute, state, on_row)
     again.now_s = now_s
-    heard = 0
     for entry in entries(directory.path / JOURNAL, begin_at):
         again.take(entry)
-        for row in rows[heard:]:
-            evaluations.heard_loss(row.loss)
-        heard = len(rows)
         if evaluations.latest is None or again.state.version > evaluations.latest.version:
             evaluations.keep_if_due(again.state, flat.state_S, again.now_s)
         else:
@@ -186,7 +178,6 @@ def _recompute(
         if again.differences:
             difference = again.differences[0].sentence()
             raise RunError(f"the journal doesn't give again what it gave: {difference}; {IN_CHECKPOINT_MODE}")
-    compute.release()
     recorded = directory.read_trace()
     if len(recorded) < first:
         raise RunError(f"the trace of {directory.path} has {len(recorded)} lines and the checkpoint came after {first}")

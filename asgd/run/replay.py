@@ -5,8 +5,6 @@ Legend of the suffixes: _S parameters and buffers in one flat vector with paddin
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -24,10 +22,11 @@ from asgd.run.build import make_state
 from asgd.run.compute import TaskCompute
 from asgd.run.formats import Summary
 from asgd.run.journal import Opened, check, entries, header_of
-from asgd.run.recompute import Difference, Recomputation, Stopped, header_for, same
+from asgd.run.recompute import Difference, Recomputation, header_for, same
 from asgd.run.records import CONFIG, JOURNAL, RunDirectory
 from asgd.run.result import plain_module, write_named
 from asgd.run.roles import prepare
+from asgd.run.summary import environment_now
 
 FIELDS = tuple(TraceRow.__slots__)
 MOST_KEPT = 100
@@ -164,29 +163,25 @@ def _drive(
                 if not same(recorded, recomputed):
                     result.differs(Difference(row.arrival, key, recorded, recomputed))
 
-    again = Recomputation(config, compute, make_state(config), on_row, result.until)
+    again = Recomputation(config, compute, make_state(config), on_row)
+    ended = result.until is None
     for number, entry in enumerate(entries(Path(result.run) / JOURNAL)):
+        if result.until is not None and again.state.version >= result.until:
+            break
         if number % 100 == 0:
             progress(entry.offset / whole)
-        if result.until == 0:
-            return _end(result, again, ended=False)
-        try:
-            again.take(entry)
-        except Stopped:
-            return _end(result, again, ended=False)
+        again.take(entry)
         if isinstance(entry.event, Opened):
             result.restarts += entry.event.incarnation > 0
         for difference in again.differences:
             result.differs(difference)
         again.differences.clear()
         if check_only and result.num_differences:
-            return _end(result, again, ended=False)
-    if result.until is not None:
-        raise ConfigError(f"--until {result.until}: the run ends with version {again.state.version}")
-    return _end(result, again, ended=True)
-
-
-def _end(result: Replay, again: Recomputation, *, ended: bool) -> bool:
+            ended = False
+            break
+    else:
+        if result.until is not None and again.state.version < result.until:
+            raise ConfigError(f"--until {result.until}: the run ends with version {again.state.version}")
     result.jobs = again.num_computed
     result.parameters_sha256 = result.flat.parameters_sha256()
     return ended
@@ -213,13 +208,10 @@ def environment_differences(config: Config, summary: Summary | None) -> list[str
     """Sentences about what is otherwise here than where a run was made: the last bits may depend on it."""
     found = []
     if summary is not None:
-        then = summary.environment
-        pairs = [
-            ("torch", then.torch, str(torch.__version__)),
-            ("platform", then.platform, f"{platform.system()} {platform.machine()}"),
-            ("cores", then.cores, os.cpu_count() or 0),
-        ]
-        found += [f"{what}: {was} then, {now} now" for what, was, now in pairs if was != now]
+        then, now = summary.environment, environment_now()
+        for what in ("torch", "platform", "cores"):
+            if getattr(then, what) != getattr(now, what):
+                found.append(f"{what}: {getattr(then, what)} then, {getattr(now, what)} now")
     if config.cluster.device.startswith("cuda") or (config.cluster.device == "auto" and torch.cuda.is_available()):
         found.append(f"device: {config.cluster.device} then, cpu now")
     return found

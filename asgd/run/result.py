@@ -120,19 +120,28 @@ class Run:
     def _model_of(self, checkpoint: Checkpoint) -> nn.Module:
         from asgd.learn.gradient import build_model
         from asgd.learn.task import load_task
-        from asgd.run.checkpoints import STATE_S
 
         task_config, seed = self.config.task, self.config.seed
         task = load_task(task_config.function, task_config.options, self._data_root, seed, task_config.download)
         flat = build_model(task, seed, "cpu")
-        state_S = checkpoint.tensors.get(STATE_S)
-        digest = checkpoint.state.get("layout", flat.layout.digest)
-        if state_S is None or state_S.shape != (flat.layout.size_S,) or digest != flat.layout.digest:
-            raise RunError(
-                f"The checkpoint of version {checkpoint.version} of {self.path} does not fit the model that task "
-                f"{task_config.function!r} makes now: the task has changed since the run."
-            )
-        return plain_module(flat, state_S)
+        return plain_module(flat, fitting_state(checkpoint, flat, self.path, task_config.function))
+
+
+def fitting_state(checkpoint: Checkpoint, flat: FlatModel, path: Path, function: str) -> Tensor:
+    """The parameters and buffers of a checkpoint, for this model.
+
+    Errors: RunError when the model, which task `function` makes now, has others than that of the run in `path`.
+    """
+    from asgd.run.checkpoints import STATE_S
+
+    state_S = checkpoint.tensors.get(STATE_S)
+    digest = checkpoint.state.get("layout", flat.layout.digest)
+    if state_S is None or state_S.shape != (flat.layout.size_S,) or digest != flat.layout.digest:
+        raise RunError(
+            f"The checkpoint of version {checkpoint.version} of {path} does not fit the model that task "
+            f"{function!r} makes now: the task has changed since the run."
+        )
+    return state_S
 
 
 def plain_module(flat: FlatModel, state_S: Tensor) -> nn.Module:

@@ -50,9 +50,7 @@ class Saver:
     def save_now(self, state: ServerState, vectors: Vectors, now_s: float, times: ServerTimes) -> None:
         """Begin to write a checkpoint; none may be being written."""
         self._last_version, self._last_s = state.version, now_s
-        self._directory.flush(sync=True)
-        tensors, plain = content(state, vectors, now_s, times, self._exact)
-        plain |= self._place()
+        tensors, plain = self._gather(state, vectors, now_s, times)
         copies = {name: tensor.clone() for name, tensor in tensors.items()}
         self._running = self._writer.submit(save, self._path, copies, plain, state.version, self._config.keep)
 
@@ -61,11 +59,17 @@ class Saver:
         if self._running is not None:
             wait([self._running])
 
-    def _place(self) -> dict[str, Any]:
-        """Where the journal stands now, all that it holds being in the checkpoint's state."""
+    def _gather(
+        self, state: ServerState, vectors: Vectors, now_s: float, times: ServerTimes
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What a checkpoint of now holds, and where the journal stands, whose events are all in it; the record is on
+        the disk then.
+        """
+        self._directory.flush(sync=True)
+        tensors, plain = content(state, vectors, now_s, times, self._exact)
         journal = self._directory.journal
         place = {"since": journal.since, "offset": journal.position}
-        return {"journal": place, "opened": list(journal.last_opened)}
+        return tensors, plain | {"journal": place, "opened": list(journal.last_opened)}
 
     def _collect(self) -> bool:
         """Whether the last one has been written; tells when it could not be."""
@@ -84,9 +88,7 @@ class Saver:
         """Write the checkpoint of the end, waiting for it; RunError when it can't be written."""
         self._writer.shutdown(wait=True)
         self._collect()
-        self._directory.flush(sync=True)
-        tensors, plain = content(state, vectors, now_s, times or ServerTimes(), self._exact)
-        plain |= self._place()
+        tensors, plain = self._gather(state, vectors, now_s, times or ServerTimes())
         save(self._path, tensors, plain, state.version, self._config.keep)
 
     def close(self) -> None:

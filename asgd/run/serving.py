@@ -233,20 +233,20 @@ def serve(
         check_binding(config, address)
         for line in [*warnings(config, address), *notes]:
             serving.note(line)
-        incarnation = directory.next_incarnation()
+        directory.next_incarnation()
         vectors = Vectors(flat, make_update(config, flat), kept_of_jobs(config))
         evaluations = Evaluations(config, directory.path / "snapshots")
         saver = Saver(config, directory, serving.note)
         clock, watch, kept = Clock(), Stopwatch(), False
         try:
             if resume:
-                recovered = recover(config, task, directory, flat, vectors, evaluations, incarnation, serving.note)
+                recovered = recover(config, task, directory, flat, vectors, evaluations, serving.note)
                 state, clock, kept = recovered.state, recovered.clock, recovered.kept
                 watch.go_on_from(recovered.times)
                 saver.resume_at(*recovered.saved_at)
             else:
-                state = make_state(config, incarnation)
-                begin_journal(config, directory, state, incarnation)
+                state = make_state(config, directory.incarnation)
+                begin_journal(config, directory, state)
             follow_on_board(config, directory, clock.now_s())
             with ZmqServer(
                 address,

@@ -79,12 +79,7 @@ def summarise(
         finished=finish.complete,
         stopped_because=finish.reason,
         seed=config.seed,
-        environment=Environment(
-            python=platform.python_version(),
-            torch=str(torch.__version__),
-            platform=f"{platform.system()} {platform.machine()}",
-            cores=os.cpu_count() or 0,
-        ),
+        environment=environment_now(),
         restarts=restarts,
         server_restarts=server_restarts,
         evaluations_missing=evaluations_missing,
@@ -93,6 +88,16 @@ def summarise(
         startup_s=startup_s,
         workers=_workers(ledger),
         quarantined=dict(state.quarantined),
+    )
+
+
+def environment_now() -> Environment:
+    """What this process runs on."""
+    return Environment(
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        platform=f"{platform.system()} {platform.machine()}",
+        cores=os.cpu_count() or 0,
     )
 
 

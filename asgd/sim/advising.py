@@ -11,7 +11,7 @@ from asgd.errors import ConfigError, RunError
 from asgd.run.result import Run
 from asgd.sim.advice import Advice, Noise, advise_on
 from asgd.sim.pace import measure_pace
-from asgd.sim.worker_times import check_times, lengths, read_file, read_spans
+from asgd.sim.worker_times import check_times, lengths, read_file, read_spans, refuse_unknown, workers_text
 
 FEW = 5  # jobs of a worker; with more, its first one is left out: in it caches are cold and threads begin
 
@@ -71,13 +71,13 @@ def _checked(times: Sequence[float]) -> list[float]:
 def _times_of(run: Run) -> tuple[dict[int, list[float]], list[str]]:
     """Seconds per job of each worker, and what to doubt about them."""
     spans = read_spans(run.path)
+    refuse_unknown(spans, run.path)
     found = {worker: lengths(of_worker) for worker, of_worker in sorted(spans.items())}
-    refuse_unknown(found, run.path)
     missing = [worker for worker in range(run.config.cluster.num_workers) if worker not in found]
     few = {worker: len(times) for worker, times in found.items() if len(times) < FEW}
     warnings = []
     if missing:
-        warnings.append(f"{_workers(missing)} of {run.config.cluster.num_workers} had no job and are left out")
+        warnings.append(f"{workers_text(missing)} of {run.config.cluster.num_workers} had no job and are left out")
     if few:
         counts = ", ".join(f"worker {worker}: {count}" for worker, count in few.items())
         warnings.append(f"few jobs, so that these workers' times are uncertain: {counts}")
@@ -93,20 +93,6 @@ def _times_of(run: Run) -> tuple[dict[int, list[float]], list[str]]:
             "for the same; methods that take more gradients of fast workers are biased then (see `asgd methods`)"
         )
     return {worker: times[1:] if len(times) > FEW else times for worker, times in found.items()}, warnings
-
-
-def refuse_unknown(found: Mapping[int, Sequence[float]], path: Path) -> None:
-    """Refuse a run in which a worker finished nothing; RunError."""
-    unknown = [worker for worker, times in found.items() if not times]
-    if unknown:
-        raise RunError(
-            f"{path}: {_workers(unknown)} finished no job (all were cancelled), so how fast they are isn't known; take "
-            "a run of a method that doesn't cancel jobs"
-        )
-
-
-def _workers(numbers: Sequence[int]) -> str:
-    return f"worker{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def _estimated(run: Run, data_root: Path | str | None, warnings: list[str]) -> Noise | None:

@@ -65,7 +65,7 @@ class Ensemble:
         self._copies[version] = (copy, count + 1)
         self._read[job] = version
 
-    def dropped(self, job: int) -> None:
+    def ended(self, job: int) -> None:
         version = self._read.pop(job)
         copy, count = self._copies.pop(version)
         if count > 1:
@@ -83,7 +83,6 @@ class Ensemble:
             if self._parameters:
                 np.multiply(self._answer_ERD, -self._steps_E, out=self._answer_ERD)
                 self._answer_ERD += read_ERD
-        self.dropped(job)
         return Result(0.0, 1, True)
 
     def execute(self, action: Action) -> None:

@@ -11,7 +11,6 @@ safe; each simulation has one thread, too.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import selectors
@@ -28,7 +27,7 @@ import torch
 from asgd.config import Config, load_config
 from asgd.errors import AsgdError, RunError
 from asgd.learn.task import Task, depends_on_seed, load_task
-from asgd.run.processes import die_with, ending
+from asgd.run.processes import die_with, ending, take_output, take_work, tell
 from asgd.sim.measure import check_metric, measure
 from asgd.sim.parallel import Done, Failed, Work
 
@@ -92,7 +91,7 @@ class Forks:
                 die_with(parent, signal.SIGKILL)
                 for descriptor in (reading, self.out, *self.children):
                     os.close(descriptor)  # or nobody would notice the parent's end while a child lives
-                _write(writing, self._simulate(index, config, task))
+                tell(writing, self._simulate(index, config, task))
             finally:
                 os._exit(0)  # never back into the parent's code, and no clean-up of what is the parent's
         os.close(writing)
@@ -133,25 +132,17 @@ class Forks:
             os.waitpid(child.pid, 0)
 
 
-def _write(descriptor: int, event: Done | Failed) -> None:
-    """Write an event as a line; whoever should hear it may be gone."""
-    with contextlib.suppress(BrokenPipeError):
-        os.write(descriptor, msgspec.json.encode(event) + b"\n")
-
-
 def main() -> int:
-    out = os.dup(1)
-    os.dup2(2, 1)  # what a task prints must not look like an event
-    line = sys.stdin.buffer.readline()
-    if not line.endswith(b"\n"):
-        return 0  # whoever wanted it is gone already
-    work = msgspec.json.decode(line, type=Work)
+    out = take_output()
+    work = take_work(Work)
+    if work is None:
+        return 0
     torch.set_num_threads(1)
     forks = Forks(work, out)
     try:
         forks.run()
     except AsgdError as error:
-        _write(out, Failed.by(error))
+        tell(out, Failed.by(error))
     finally:
         forks.stop_all()
     return 0

@@ -52,7 +52,7 @@ def measure(config: Config, task: Task, goal: Goal) -> Measured:
     first_loss: list[float] = []
 
     def hear(row: MetricsRow) -> None:
-        loss, value = row.test_loss, _value(row, goal.metric)
+        loss, value = row.test_loss, row.value(goal.metric)
         assert loss is not None
         first_loss.append(loss)
         if not math.isfinite(loss) or loss > DIVERGED_FACTOR * max(1.0, abs(first_loss[0])):
@@ -85,10 +85,3 @@ def _final(seen: list[tuple[float, float]]) -> float:
     """The mean over the last part of the budget; a model that wasn't updated there counts as it was left."""
     last = [value for fraction, value in seen if fraction >= LAST_PART - _ROUNDING]
     return statistics.fmean(last or [seen[-1][1]])
-
-
-def _value(row: MetricsRow, metric: str) -> float | None:
-    """A metric of an evaluation; None where it has none, as train_loss at version 0."""
-    if metric in ("test_loss", "train_loss", "test_accuracy"):
-        return getattr(row, metric)
-    return row.results[metric]

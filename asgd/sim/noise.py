@@ -15,9 +15,8 @@ import torch
 from asgd.errors import RunError
 from asgd.learn.gradient import build_model, compute_gradient
 from asgd.learn.partition import shard_of
-from asgd.run.checkpoints import STATE_S
 from asgd.run.paths import resolve_data_root
-from asgd.run.result import Run
+from asgd.run.result import Run, fitting_state
 from asgd.run.roles import prepare
 from asgd.sim.advice import Noise
 
@@ -36,14 +35,13 @@ def estimate_noise(run: Run, data_root: Path | str | None = None, gradients: int
     ratio is the lower end of its interval.
     Arguments: gradients: K >= 6; fewer are taken of a model so large that they would need more than 512 MiB. Their
     seeds aren't the run's.
-    Errors: RunError when there is no checkpoint, or gradients aren't finite; ConfigError of the task.
+    Errors: RunError when there is no checkpoint, it is of another model than the task makes now, or gradients aren't
+    finite; ConfigError of the task.
     """
     checkpoint = run.checkpoint()
     prepared = prepare(run.config, resolve_data_root(data_root))
     flat = build_model(prepared.task, run.config.seed, "cpu")
-    state_S = checkpoint.tensors.get(STATE_S)
-    if state_S is None or state_S.shape != flat.state_S.shape:
-        raise RunError(f"the checkpoint of version {checkpoint.version} of {run.path} doesn't fit the task's model now")
+    state_S = fitting_state(checkpoint, flat, run.path, run.config.task.function)
     count = max(FEWEST, min(gradients, MEMORY_BYTES // (4 * max(1, flat.layout.size_P))))
     rows = []
     for k in range(count):

@@ -54,12 +54,11 @@ def run_order(
                     jobs[worker] = deque(job for job in jobs[worker] if job[0] != number)
                     if not jobs[worker]:
                         del jobs[worker]
-                    compute.dropped(number)
                 case Record(row):
+                    compute.ended(row.job)
                     on_row(row)
                 case Quarantine(worker):
-                    for number, _ in jobs.pop(worker, ()):
-                        compute.dropped(number)
+                    jobs.pop(worker, None)
                 case Finish():
                     pass
                 case _:

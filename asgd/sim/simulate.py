@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
+import torch
 
-from asgd.config import Config
+from asgd.config import Config, to_toml
 from asgd.core.events import Stop
 from asgd.core.trace import TraceRow
 from asgd.errors import ConfigError, RunError
@@ -19,7 +20,7 @@ from asgd.run.compute import TaskCompute
 from asgd.run.evaluations import Evaluations
 from asgd.run.files import reason_of
 from asgd.run.formats import MetricsRow, Summary
-from asgd.run.records import RunDirectory
+from asgd.run.records import RunDirectory, claim
 from asgd.run.recovery import begin_journal
 from asgd.run.saving import Saver
 from asgd.run.signals import StopRequests
@@ -157,7 +158,43 @@ def _evaluated_at_once(config: Config) -> Config:
     return msgspec.structs.replace(config, evaluation=msgspec.structs.replace(config.evaluation, evaluate="during"))
 
 
-def keep_lines(path: Path, lines: Sequence[str]) -> None:
+class Diverged(RunError):
+    """A simulated run has diverged; its directory holds all of it."""
+
+
+def simulate_new(
+    config: Config,
+    path: Path,
+    end_of_job: EndOfJob,
+    *,
+    data_root: Path,
+    overwrite: bool = False,
+    progress: Callable[[float, float], None] = lambda fraction, now_s: None,
+    say: Callable[[str], None] = lambda line: None,
+    times: RecordedTimes | None = None,
+    stops: StopRequests | None = None,
+) -> None:
+    """Load the configured task and simulate a run of it into a new directory; its logs/ begin as a server's do.
+
+    Arguments: config: resolved and checked; overwrite: replace a run that is there; say: takes the lines that the log
+    begins with; the others as for `simulate_into`.
+    Errors: ConfigError of the task; RunError for a directory that can't be made; those of `simulate_into`.
+    """
+    from asgd.run.opening import opening_lines
+    from asgd.run.roles import prepare  # loads the network too, which those who simulate in memory don't need
+
+    prepared = prepare(config, data_root)
+    torch.set_num_threads(config.cluster.threads_per_worker)
+    with claim(path):
+        RunDirectory.create(path, to_toml(config), overwrite).close()
+        lines = opening_lines(prepared.config, prepared.task, prepared.shards)
+        _keep_lines(path, lines)
+        for line in lines:
+            say(line)
+        simulate_into(prepared.config, prepared.task, path, end_of_job, progress, times, stops)
+
+
+def _keep_lines(path: Path, lines: Sequence[str]) -> None:
     """Write what a simulation tells of itself into the run's logs/, as the server does; nothing without lines."""
     if not lines:
         return
@@ -182,14 +219,13 @@ def simulate_into(
 
     Arguments: config, task: the run's; end_of_job: the speeds; progress: takes the used part of the budget and the
     time; times: a real run's; stops: requests to stop; see `Simulation`.
-    Errors: RunError, one sentence, for a run that has diverged, after its files were written, and those of
-    `Simulation.run`.
+    Errors: Diverged, one sentence, after the files were written; those of `Simulation.run`.
     """
     with RunDirectory.open(path, mode="write") as directory:
-        incarnation = directory.next_incarnation()
+        directory.next_incarnation()
         follow_on_board(config, directory, 0.0, every_s=0.0)
         simulation = Simulation(config, task, end_of_job, times, stops)
-        begin_journal(config, directory, simulation.state, incarnation)
+        begin_journal(config, directory, simulation.state)
         journal = directory.journal
         summary = simulation.run(directory.append_trace, directory.append_metrics, progress, journal.append)
         saver = Saver(config, directory, directory.notes.append)
@@ -197,5 +233,5 @@ def simulate_into(
         directory.write_summary(summary)
     finish = simulation.state.finished
     if finish is not None and finish.failed:
-        raise RunError(f"{finish.reason}; the run is in {path}")
+        raise Diverged(f"{finish.reason}; the run is in {path}")
     return summary

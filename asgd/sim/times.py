@@ -59,12 +59,7 @@ class RecordedTimes:
     @classmethod
     def read(cls, path: Path | str) -> RecordedTimes:
         """Those of the run in this directory; RunError for a trace that isn't a true and whole history."""
-        with RunDirectory.open(path) as directory:
-            rows, summary = directory.read_trace(), directory.read_summary() if directory.is_finished() else None
-            trace, torn = directory.path / TRACE, bool(directory.notes)
-        if (found := damage(rows, summary, torn)) is not None:
-            raise RunError(f"{trace} {found}: the run can't be driven again by its times")
-        return cls(rows, summary)
+        return cls(*read_history(path, "the run can't be driven again by its times"))
 
     def end_of_job(self, worker: int, job: int, now_s: float) -> float:
         """When the job is done, inf for never; RunError when the recorded run gave it to another worker."""
@@ -97,6 +92,19 @@ class RecordedTimes:
                 f"the recorded run ended after {said[0]} lines of its trace with {said[1]} jobs in flight, not after "
                 f"{num_rows} with {num_outstanding}: {_OTHERWISE}"
             )
+
+
+def read_history(path: Path | str, so: str) -> tuple[list[TraceRow], Summary | None]:
+    """The trace of the run in this directory, and its summary, None when it hasn't ended.
+
+    Errors: RunError for a trace that isn't a true and whole history; `so` says what can't be done with it therefore.
+    """
+    with RunDirectory.open(path) as directory:
+        rows, summary = directory.read_trace(), directory.read_summary() if directory.is_finished() else None
+        trace, torn = directory.path / TRACE, bool(directory.notes)
+    if (found := damage(rows, summary, torn)) is not None:
+        raise RunError(f"{trace} {found}: {so}")
+    return rows, summary
 
 
 def damage(rows: Sequence[TraceRow], summary: Summary | None, torn: bool) -> str | None:

@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 
 from asgd.config import Config, load_config, to_toml
-from asgd.errors import ConfigError, Interrupted, RunError
+from asgd.errors import ConfigError, Interrupted
 from asgd.run.build import validate
-from asgd.run.files import reason_of, write_atomically
 from asgd.run.paths import resolve_data_root
 from asgd.run.signals import StopRequests
 from asgd.sim.parallel import Work, simulate_all
+from asgd.sim.result_files import read_result, refuse_another, write_result
 from asgd.sim.tuning import (
     STEP_SIZE,
     Cell,
@@ -143,7 +143,7 @@ def tune(
                 cells[cell_key(values, seed)] = Cell(values=values, seed=seed, **msgspec.structs.asdict(done.measured))
                 ended += 1
                 if file:
-                    _store(file, result())
+                    write_result(file, result())
                 progress(len(wanted) - len(missing) + ended, len(wanted))
         if not cells and stops.asked:
             raise Interrupted(f"{stops.take()}, before the first simulation had ended")
@@ -190,49 +190,6 @@ def _stored(file: Path, config: dict[str, Any], goal: Goal) -> dict[bytes, Cell]
         raise ConfigError(f"--out {file}: there is no directory {file.absolute().parent}")
     if not file.exists():
         return {}
-    refuse_no_file(file)
-    try:
-        old = msgspec.json.decode(file.read_bytes(), type=Tuning)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--out {file}: it is no result of asgd tune, and is left alone ({error})") from error
+    old = read_result(file, Tuning, "asgd tune")
     refuse_another(file, {"config": old.config, "goal": old.goal}, {"config": config, "goal": goal})
     return {cell_key(cell.values, cell.seed): cell for cell in old.cells}
-
-
-def refuse_no_file(file: Path) -> None:
-    """Refuse a device or a directory as a result file, which may have no end; ConfigError."""
-    if not file.is_file():
-        raise ConfigError(f"--out {file}: it is there and is no file; allowed is a file, or one that is to be made")
-
-
-def refuse_another(file: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to extend a result file that was made with something else; ConfigError naming the first key that differs.
-
-    Example:
-        >>> refuse_another(Path("out.json"), {"config": {"seed": 0}}, {"config": {"seed": 1}})
-        Traceback (most recent call last):
-        asgd.errors.ConfigError: --out out.json: it was made with seed = 0, and here it is 1; give another file
-    """
-    old, new = flattened(dict(before)), flattened(dict(now))
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            raise ConfigError(
-                f"--out {file}: it was made with {key} = {old.get(key)!r}, and here it is {new.get(key)!r}; "
-                "give another file"
-            )
-
-
-def flattened(value: Any, key: str = "") -> dict[str, Any]:
-    """A nested table as one with dotted keys."""
-    if isinstance(value, msgspec.Struct):
-        value = msgspec.to_builtins(value)
-    if not isinstance(value, dict):
-        return {key.removeprefix("config."): value}
-    return {k: v for name, item in value.items() for k, v in flattened(item, f"{key}.{name}" if key else name).items()}
-
-
-def _store(file: Path, tuning: Tuning) -> None:
-    try:
-        write_atomically(file, msgspec.json.format(msgspec.json.encode(tuning), indent=1) + b"\n")
-    except OSError as error:
-        raise RunError(f"{file} cannot be written: {reason_of(error)}") from error

@@ -69,6 +69,20 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return f"{what} to {self.metric} = {self.target:g} ({better} is better)"
 
 
+def common_level(metric: str, values_of_runs: Sequence[Sequence[float]]) -> float | None:
+    """The best value of the metric that all runs reach; None where one of them has no value, or there is no run.
+
+    Example:
+        >>> common_level("test_loss", [[2.0, 0.5], [1.0, 0.7]]), common_level("test_accuracy", [[0.5], []])
+        (0.7, None)
+    """
+    if not values_of_runs or not all(values_of_runs):
+        return None
+    if Goal(metric=metric).metric_rises:
+        return min(map(max, values_of_runs))
+    return max(map(min, values_of_runs))
+
+
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """One simulation's result; `score` is None for a run that diverged or didn't reach the target; `final` is the mean
     of the metric over the last 10% of the budget, None for a run that didn't get there.

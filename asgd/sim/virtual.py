@@ -27,14 +27,14 @@ class Compute(Protocol):
     def given(self, job: int, version: int) -> None:
         """A job was given at the current parameters."""
 
-    def dropped(self, job: int) -> None:
-        """A job will never be computed."""
-
     def compute(self, worker: int, job: int) -> Result:
         """Compute a job at the parameters that it was given."""
 
     def execute(self, action: Action) -> None:
         """Carry out an action on vectors with the answer that was computed last."""
+
+    def ended(self, job: int) -> None:
+        """A job has ended, computed or not: its line of the trace is there, and its answer isn't needed any more."""
 
 
 class Nothing:
@@ -43,13 +43,13 @@ class Nothing:
     def given(self, job: int, version: int) -> None:
         pass
 
-    def dropped(self, job: int) -> None:
-        pass
-
     def compute(self, worker: int, job: int) -> Result:
         return Result(1.0, 1, True, 0.0)
 
     def execute(self, action: Action) -> None:
+        pass
+
+    def ended(self, job: int) -> None:
         pass
 
 
@@ -164,9 +164,11 @@ class VirtualCluster:
                 case Cancel(worker, number):
                     self._cancel(worker, number)
                 case Record(row):
+                    self.compute.ended(row.job)
                     self.on_row(row)
                 case Quarantine(worker):
-                    self._quarantined(worker)
+                    self._waiting.pop(worker, None)
+                    self._running.pop(worker, None)
                 case Finish():
                     pass
                 case _:
@@ -188,14 +190,7 @@ class VirtualCluster:
             heapq.heappush(self._heap, (end_s, self._starts, worker, job, self.now_s))
         self._idle.clear()
 
-    def _quarantined(self, worker: int) -> None:
-        """The jobs of a worker that may not go on come to nothing."""
-        for job in self._waiting.pop(worker, ()):
-            self.compute.dropped(job.job)
-        self._running.pop(worker, None)
-
     def _cancel(self, worker: int, number: int) -> None:
-        self.compute.dropped(number)
         waiting = self._waiting.get(worker, deque())
         for job in waiting:
             if job.job == number:

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from asgd.config import Config, load_config, to_toml
-from asgd.errors import ConfigError, RunError
+from asgd.config import Config, load_config
+from asgd.errors import ConfigError
 from asgd.run.build import validate
 from asgd.run.formats import MetricsRow
-from asgd.run.records import RunDirectory, claim
 from asgd.run.result import Run
 from asgd.run.signals import StopRequests
-from asgd.sim.advising import refuse_unknown
-from asgd.sim.tune import flattened
-from asgd.sim.tuning import Goal
-from asgd.sim.worker_times import Span, WorkerTimes, lengths, read_spans, with_last
+from asgd.sim.result_files import flattened
+from asgd.sim.tuning import Goal, common_level
+from asgd.sim.worker_times import Span, WorkerTimes, read_spans, refuse_unknown, with_last
 
 MAY_CHANGE = ("method", "optimizer", "schedule", "budget", "evaluation", "checkpoints", "records", "seed")
 _TIED_TO_TIMES = ("method.local_steps",)  # what a job computes, and so its time, depends on it
@@ -111,36 +109,34 @@ def whatif(
         found = asgd.whatif("runs/first", ["method.name=minibatch", "method.step_size=0.4"])
         print(found.sentence)
     """
-    import torch
-
     from asgd.run.paths import resolve_data_root
-    from asgd.run.roles import prepare
-    from asgd.sim.simulate import simulate_into
+    from asgd.sim.simulate import Diverged, simulate_new
 
     recorded = Run(run, data_root)
     recorded.summary  # noqa: B018  # an error now when the run hasn't ended, before anything is made
     config = changed_config(recorded.config, overrides)
     spans = read_spans(recorded.path)
-    refuse_unknown({worker: lengths(spans.get(worker, [])) for worker in spans}, recorded.path)
+    refuse_unknown(spans, recorded.path)
     times = WorkerTimes(with_last(spans, recorded.summary.wall_s), config.cluster.num_workers)
-    if metric is not None and not any(metric in _values(row) for row in recorded.metrics):
-        known = sorted({name for row in recorded.metrics for name in _values(row)})
+    if metric is not None and not any(metric in row.values for row in recorded.metrics):
+        known = sorted({name for row in recorded.metrics for name in row.values})
         raise ConfigError(f"--metric {metric}: the recorded run has {', '.join(known) or 'no evaluations'}")
     if target is not None and not isfinite(target):
         raise ConfigError(f"--target {target}: allowed is a finite number")
-    prepared = prepare(config, resolve_data_root(data_root))
-    torch.set_num_threads(config.cluster.threads_per_worker)
     with ExitStack() as stack:
         path = Path(run_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="asgd-whatif-"))) / "run")
         if path.exists() and path.samefile(recorded.path):
             raise ConfigError(f"--run-dir {path}: that is the recorded run; allowed is another directory")
-        with claim(path):
-            RunDirectory.create(path, to_toml(config), overwrite).close()
-            try:
-                simulate_into(prepared.config, prepared.task, path, times.end_of_job, progress, stops=stops)
-            except RunError:
-                if not Run(path).is_finished:  # otherwise it has diverged, and that is an answer
-                    raise
+        with suppress(Diverged):  # that is an answer
+            simulate_new(
+                config,
+                path,
+                times.end_of_job,
+                data_root=resolve_data_root(data_root),
+                overwrite=overwrite,
+                progress=progress,
+                stops=stops,
+            )
         simulated = Run(path)
         return _compared(recorded, simulated, overrides, metric, target, times, spans, run_dir)
 
@@ -191,7 +187,10 @@ def _compared(
     metric = metric or _metric(recorded.metrics, simulated.metrics)
     level = target
     if metric is not None and target is None:
-        level = _common_level(metric, recorded.metrics, simulated.metrics)
+        level = common_level(
+            metric,
+            [[row.values[metric] for row in run.metrics if metric in row.values] for run in (recorded, simulated)],
+        )
     sides = [_side(one, metric, level) for one in (recorded, simulated)]
     return WhatIf(
         run=str(recorded.path),
@@ -207,28 +206,10 @@ def _compared(
     )
 
 
-def _values(row: MetricsRow) -> dict[str, float]:
-    """The metrics of an evaluation that are numbers, by name."""
-    own = {"test_accuracy": row.test_accuracy, "test_loss": row.test_loss, "train_loss": row.train_loss}
-    others = {name: value for name, value in row.results.items() if name not in ("loss", "accuracy")}
-    return {name: value for name, value in (own | others).items() if value is not None and isfinite(value)}
-
-
 def _metric(*of_runs: Sequence[MetricsRow]) -> str | None:
     """The first metric of which all runs have values."""
-    named = [set().union(*(_values(row) for row in rows)) for rows in of_runs]
+    named = [set().union(*(row.values for row in rows)) for rows in of_runs]
     return next((name for name in ("test_accuracy", "test_loss") if all(name in names for names in named)), None)
-
-
-def _common_level(metric: str, *of_runs: Sequence[MetricsRow]) -> float | None:
-    rises = Goal(metric=metric).metric_rises
-    best = []
-    for rows in of_runs:
-        values = [_values(row)[metric] for row in rows if metric in _values(row)]
-        if not values:
-            return None
-        best.append(max(values) if rises else min(values))
-    return min(best) if rises else max(best)
 
 
 def _side(run: Run, metric: str | None, level: float | None) -> Side:
@@ -236,7 +217,7 @@ def _side(run: Run, metric: str | None, level: float | None) -> Side:
     to_level_s = None
     if metric is not None and level is not None:
         goal = Goal(metric=metric, target=level)
-        reached = [row.time_s for row in run.metrics if metric in _values(row) and goal.reached(_values(row)[metric])]
+        reached = [row.time_s for row in run.metrics if metric in row.values and goal.reached(row.values[metric])]
         to_level_s = min(reached, default=None)
     return Side(
         method=method.name,

@@ -12,8 +12,7 @@ from asgd.core.state import CANCELLED
 from asgd.core.trace import TraceRow
 from asgd.errors import ConfigError, RunError
 from asgd.run.files import reason_of
-from asgd.run.records import TRACE, RunDirectory
-from asgd.sim.times import damage
+from asgd.sim.times import read_history
 
 MOST_BYTES = 10_000_000
 MOST_SECONDS = 1e9
@@ -78,12 +77,28 @@ def with_last(spans: Mapping[int, Sequence[Span]], end_s: float) -> dict[int, li
 
 def read_spans(path: Path | str) -> dict[int, list[Span]]:
     """Those of the run in this directory, ended or not; RunError for a trace that isn't a true history."""
-    with RunDirectory.open(path) as directory:
-        rows, summary = directory.read_trace(), directory.read_summary() if directory.is_finished() else None
-        trace, torn = directory.path / TRACE, bool(directory.notes)
-    if (found := damage(rows, summary, torn)) is not None:
-        raise RunError(f"{trace} {found}: how long its jobs took can't be known")
+    rows, _ = read_history(path, "how long its jobs took can't be known")
     return spans_of(rows)
+
+
+def refuse_unknown(spans: Mapping[int, Sequence[Span]], path: Path) -> None:
+    """Refuse a run in which a worker finished nothing; RunError."""
+    unknown = [worker for worker, of_worker in sorted(spans.items()) if all(span.cancelled for span in of_worker)]
+    if unknown:
+        raise RunError(
+            f"{path}: {workers_text(unknown)} finished no job (all were cancelled), so how fast they are isn't known; "
+            "take a run of a method that doesn't cancel jobs"
+        )
+
+
+def workers_text(numbers: Sequence[int]) -> str:
+    """These workers in a sentence.
+
+    Example:
+        >>> workers_text([2]), workers_text([2, 3])
+        ('worker 2', 'workers 2, 3')
+    """
+    return f"worker{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def lengths(spans: Sequence[Span]) -> list[float]:

@@ -9,6 +9,7 @@ import pytest
 from asgd.bench import advice
 from asgd.bench.advice import Case, Measured, Setting, check_case, checked, random_setting, speeds_of
 from asgd.errors import ConfigError
+from asgd.sim.result_files import encode_result
 
 
 def test_settings_are_in_their_ranges_and_of_both_kinds():
@@ -53,7 +54,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(ConfigError, match="no result of asgd bench advice"):
         advice.run(1, 0, print, tmp_path / "a.json")
-    (tmp_path / "b.json").write_bytes(advice.encode(checked(5, 30.0, [])))
+    (tmp_path / "b.json").write_bytes(encode_result(checked(5, 30.0, [])))
     with pytest.raises(ConfigError, match="made with seed = 5"):
         advice.run(1, 0, print, tmp_path / "b.json")
     with pytest.raises(ConfigError, match="--factor"):
@@ -73,6 +74,6 @@ def test_named_first_is_within_10_percent_where_the_choice_matters(tmp_path):
     assert all(one.is_right for one in cases), [(one.named, one.best, one.ratio) for one in cases]
     assert [one.named for one in cases] == list(settings)
     kept = tmp_path / "kept.json"
-    kept.write_bytes(advice.encode(checked(0, 30.0, cases)))
+    kept.write_bytes(encode_result(checked(0, 30.0, cases)))
     again = advice.run(3, 0, lambda line: pytest.fail(line), kept)
     assert msgspec.json.encode(again) == msgspec.json.encode(checked(0, 30.0, cases))

@@ -71,18 +71,17 @@ class LiveServer:
         config = self.config
         self.notes, self.wire = [], Wire()
         self.directory = RunDirectory.open(self.path, mode="write")
-        incarnation = self.directory.next_incarnation()
+        self.directory.next_incarnation()
         self.flat = build_model(self.task, config.seed)
         vectors = self.vectors = Vectors(self.flat, make_update(config, self.flat), kept_of_jobs(config))
         evaluations = Evaluations(config, self.path / "snapshots")
         self.saver, watch, clock, kept = Saver(config, self.directory, self.notes.append), Stopwatch(), Clock(), False
         if resume:
-            back = recover(config, self.task, self.directory, self.flat, vectors, evaluations, incarnation,
-                           self.notes.append)  # fmt: skip
+            back = recover(config, self.task, self.directory, self.flat, vectors, evaluations, self.notes.append)
             state, clock, kept = back.state, back.clock, back.kept
         else:
-            state = make_state(config, incarnation)
-            begin_journal(config, self.directory, state, incarnation)
+            state = make_state(config, self.directory.incarnation)
+            begin_journal(config, self.directory, state)
         self.server = Server(config, state, self.flat, vectors, self.directory, self.wire, clock, watch, evaluations,
                              self.saver, self.notes.append)  # fmt: skip
         self.members, self.jobs = {}, deque()  # peer -> worker; (peer, Job, payload)
@@ -109,6 +108,10 @@ class LiveServer:
                     self.jobs.append((peer, reply, payload))
                 case wire.Cancel():
                     self.jobs = deque(job for job in self.jobs if job[1].job != reply.job)
+
+    def join_all(self, num_workers):
+        for worker in range(num_workers):
+            self.join(worker)
 
     def join(self, worker):
         self.num_peers += 1

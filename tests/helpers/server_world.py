@@ -67,7 +67,7 @@ class World:
         self.wire, self.notes = Wire(), []
         self.saver = Saver(config, self.directory, self.notes.append)
         state = make_state(config)
-        begin_journal(config, self.directory, state, 0)
+        begin_journal(config, self.directory, state)
         self.server = Server(
             config,
             state,

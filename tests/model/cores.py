@@ -27,7 +27,8 @@ BOOKS = {
 }
 LEDGER = {"outstanding", "max_concurrency", "in_slots"}
 COUNTS = {"samples", "rows", "refused", "cancelled"}
-DECIDES = {"method", "accumulated", "divergence", "members", "begun"}
+# The last three stay empty where nobody is judged, as here: their versions would have to be ages otherwise.
+DECIDES = {"method", "accumulated", "divergence", "members", "begun", "guard", "offenders", "quarantined"}
 ENDS = {"gradients", "finished"}
 
 

@@ -14,6 +14,7 @@ from asgd.core.actions import Assign, Finish, Record, Refuse
 from asgd.core.events import Arrival, Begin, Join, Leave, Resume, Stop, Tick
 from asgd.core.trace import TraceRow
 from asgd.errors import RunError
+from asgd.run import journal as module
 from asgd.run.journal import Header, Journal, Opened, Outcome, check, entries, has_effect, header_of
 
 HEADER = Header(seed=1, method="asynchronous", task="abc")
@@ -149,6 +150,19 @@ def test_what_is_cut_is_moved(written, tmp_path):
     journal.close()
     assert [entry.event for entry in entries(written)] == [OPENED, *EVENTS[:4], Join(9, 5.0)]
     assert undone.stat().st_size > 4 * 12
+
+
+def test_a_journal_that_grows_is_read_as_it_was_when_that_began(written, monkeypatch):
+    journal, read = Journal(written, HEADER, []), module.read_bytes
+
+    def growing(path):
+        content = read(path)
+        journal.append(Join(9, 5.0), [])
+        return content
+
+    monkeypatch.setattr(module, "read_bytes", growing)
+    assert [entry.event for entry in entries(written)] == [OPENED, *EVENTS]
+    journal.close()
 
 
 @pytest.mark.parametrize("short", [False, True])

@@ -91,8 +91,7 @@ def go_on(live, workers=(0, 1, 2)):
 @pytest.mark.parametrize("nth", [1, 2, 5, 17])
 def test_a_server_that_dies_at_any_point_ends_on_the_same_bytes(tmp_path, monkeypatch, where, nth):
     live = LiveServer(tmp_path / "run", configured())
-    for worker in range(3):
-        live.join(worker)
+    live.join_all(3)
     live.answers(20)
     live.save()
     live.directory.flush()
@@ -117,8 +116,7 @@ def test_a_server_that_dies_at_any_point_ends_on_the_same_bytes(tmp_path, monkey
 @pytest.mark.parametrize("mode", ["exact", "checkpoint"])
 def test_every_method_with_deaths_and_restarts(tmp_path, method, mode):
     live = LiveServer(tmp_path / "run", configured(method, mode), seed=7)
-    for worker in range(3):
-        live.join(worker)
+    live.join_all(3)
     live.answers(11)
     live.kill(1)
     live.answers(4)
@@ -147,8 +145,7 @@ def test_buffers_that_change_within_a_version(tmp_path, method):
     """What a job is given depends on more than its version then; the server's own vectors are the measure here."""
     task = {"function": f"{batch_norm_task.__file__}:task", "batch_size": 8}
     live = LiveServer(tmp_path / "run", configured(method, task=task), seed=1)
-    for worker in range(3):
-        live.join(worker)
+    live.join_all(3)
     live.answers(22)
     live.save()
     live.answers(13)
@@ -161,8 +158,7 @@ def test_buffers_that_change_within_a_version(tmp_path, method):
 
 def test_workers_that_do_not_come_back_are_given_up(tmp_path):
     live = LiveServer(tmp_path / "run", configured())
-    for worker in range(3):
-        live.join(worker)
+    live.join_all(3)
     live.answers(20)
     live.crash()
     live.start(resume=True)  # there is no checkpoint: from the start
@@ -178,8 +174,7 @@ def test_workers_that_do_not_come_back_are_given_up(tmp_path):
 def test_a_torn_end_of_the_journal_is_cut_off_and_said(tmp_path, cut):
     path = tmp_path / "run"
     live = LiveServer(path, configured())
-    for worker in range(3):
-        live.join(worker)
+    live.join_all(3)
     live.answers(12)
     live.save()
     live.answers(12)
@@ -196,8 +191,7 @@ def test_a_torn_end_of_the_journal_is_cut_off_and_said(tmp_path, cut):
 def test_damage_in_the_middle_is_an_error_that_says_where_and_what_to_do(tmp_path):
     path = tmp_path / "run"
     live = LiveServer(path, configured())
-    for worker in range(3):
-        live.join(worker)
+    live.join_all(3)
     live.answers(12)
     live.save()
     live.answers(12)
@@ -221,8 +215,7 @@ def test_damage_in_the_middle_is_an_error_that_says_where_and_what_to_do(tmp_pat
 def test_a_lost_journal_is_an_error_in_mode_exact_and_said_in_the_other(tmp_path):
     path = tmp_path / "run"
     live = LiveServer(path, configured())
-    for worker in range(3):
-        live.join(worker)
+    live.join_all(3)
     live.answers(12)
     live.save()
     live.answers(5)
@@ -234,8 +227,7 @@ def test_a_lost_journal_is_an_error_in_mode_exact_and_said_in_the_other(tmp_path
     live.config = load_config(live.config, ["recovery.mode=checkpoint"])
     live.start(resume=True)
     assert any("can't be replayed" in note for note in live.notes)
-    for worker in range(3):
-        live.join(worker)
+    live.join_all(3)
     live.answers(3)
     live.save()
     live.config = load_config(live.config, ["recovery.mode=exact"])
@@ -248,8 +240,7 @@ def test_a_lost_journal_is_an_error_in_mode_exact_and_said_in_the_other(tmp_path
 def test_a_checkpoint_that_gives_other_numbers_again_is_an_error(tmp_path, monkeypatch):
     """As on another machine, or with another torch: it ends with a sentence, and not on other bytes."""
     live = LiveServer(tmp_path / "run", configured())
-    for worker in range(3):
-        live.join(worker)
+    live.join_all(3)
     live.answers(12)
     live.crash()
     monkeypatch.setattr("asgd.run.compute.is_finite", lambda gradient: False)
@@ -261,8 +252,7 @@ def test_a_checkpoint_that_gives_other_numbers_again_is_an_error(tmp_path, monke
 def test_a_trace_that_says_otherwise_than_the_journal_is_an_error(tmp_path):
     path = tmp_path / "run"
     live = LiveServer(path, configured())
-    for worker in range(3):
-        live.join(worker)
+    live.join_all(3)
     live.answers(12)
     live.directory.flush()
     live.crash()
@@ -276,8 +266,7 @@ def test_a_trace_that_says_otherwise_than_the_journal_is_an_error(tmp_path):
 def test_a_damaged_checkpoint_costs_only_time(tmp_path):
     path = tmp_path / "run"
     live = LiveServer(path, configured())
-    for worker in range(3):
-        live.join(worker)
+    live.join_all(3)
     live.answers(12)
     live.save()
     live.answers(12)
@@ -296,8 +285,7 @@ def test_a_damaged_checkpoint_costs_only_time(tmp_path):
 def test_a_run_that_had_ended_goes_on_with_a_larger_budget(tmp_path):
     path = tmp_path / "run"
     live = LiveServer(path, configured())
-    for worker in range(3):
-        live.join(worker)
+    live.join_all(3)
     live.finish()
     before = live.flat.parameters_sha256()
     live.start(resume=True)

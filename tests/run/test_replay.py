@@ -14,7 +14,9 @@ import asgd
 from asgd.api import replay, resume, simulate, train
 from asgd.cli import app
 from asgd.core.methods import METHODS
+from asgd.core.state import CANCELLED
 from asgd.errors import ConfigError, RunError
+from asgd.run.compute import TaskCompute
 
 CONFIG = {
     "seed": 5,
@@ -102,6 +104,29 @@ def test_the_model_at_any_version(tmp_path):
         replay(run.path, until=last + 1)
 
 
+def test_what_differs_up_to_a_version_counts_with_the_arrival_that_makes_it(tmp_path, monkeypatch):
+    path = simulate(CONFIG, run_dir=tmp_path / "run").path
+    compute = TaskCompute.compute
+
+    def wrong(self, worker, job):
+        result = compute(self, worker, job)
+        return result._replace(loss=result.loss + 1.0)
+
+    monkeypatch.setattr(TaskCompute, "compute", wrong)
+    for until in (0, 1, 2):
+        result = replay(path, until=until)
+        assert [(each.arrival, each.key) for each in result.differences] == [(row, "loss") for row in range(until)]
+        assert result.is_exact == (until == 0) and result.version == result.jobs == until
+
+
+def test_up_to_a_version_with_the_jobs_that_it_cancels(tmp_path):
+    run = simulate(for_method("ringmaster"), run_dir=tmp_path / "run")
+    version = next(row.version for row in run.trace if row.reason == CANCELLED)
+    cancelled = [row.arrival for row in run.trace if row.reason == CANCELLED and row.version == version]
+    result = replay(run.path, until=version)
+    assert result.is_exact and result.version == version and result.arrivals == cancelled[-1] + 1
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("step_size", 0.1), ("delay", 9), ("loss", 0.5), ("worker", 3), ("action", "discard"), ("time_s", 1e-9)],
@@ -139,6 +164,15 @@ def test_lines_that_are_missing_or_too_many_are_found(tmp_path):
     assert [difference.key for difference in replay(path).differences] == ["arrivals"]
     (path / "trace.jsonl").write_text(whole + whole.splitlines(keepends=True)[-1])
     assert [difference.key for difference in replay(path).differences] == ["arrivals"]
+
+
+def test_another_environment_is_named(tmp_path):
+    path = simulate(CONFIG, run_dir=tmp_path / "run").path
+    summary = json.loads((path / "summary.json").read_text())
+    now = summary["environment"]["torch"]
+    summary["environment"] |= {"torch": "1.0", "python": "2.7"}
+    (path / "summary.json").write_text(json.dumps(summary))
+    assert replay(path).environment == [f"torch: 1.0 then, {now} now"], "no number depends on Python's version"
 
 
 def test_the_command(tmp_path):

@@ -159,10 +159,11 @@ def test_jobs_of_one_version_share_a_copy_that_is_kept_as_long_as_one_needs_it()
     first = ensemble.read(0)
     ensemble.compute(worker=0, job=0)
     ensemble.execute(Apply(StepSize(1.0, 1.0), 1.0))
+    ensemble.ended(0)
     ensemble.given(2, version=1)
     assert ensemble.read(2) is not first and ensemble.read(2)[0, 0, 0] == 0.5
     assert ensemble.read(1) is first and first[0, 0, 0] == 1.0  # job 1 has still what it was given
-    ensemble.dropped(1)
+    ensemble.ended(1)
     with pytest.raises(KeyError):
         ensemble.read(1)
     ensemble.given(3, version=2)

@@ -32,6 +32,39 @@ def test_of_a_quadratic_it_is_the_known_one(tmp_path):
     assert estimate_noise(run, gradients=64) == noise
 
 
+TASK = """
+import torch
+from torch import nn
+from asgd.learn.task import Task, TensorData
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, 4)
+    def forward(self, inputs):
+        return self.second(self.first(inputs))
+
+def two():
+    inputs = torch.eye(4)
+    return Task(Two, nn.functional.mse_loss, TensorData(inputs, 0.01 * inputs))
+"""
+
+
+def test_a_model_whose_parameters_changed_places_is_refused(tmp_path):
+    """The flat vector is as long as it was, and means something else."""
+    file = tmp_path / "task.py"
+    file.write_text(TASK)
+    run = simulate(CONFIG | {"task": {"function": f"{file}:two", "batch_size": 2}}, run_dir=tmp_path / "run")
+    assert estimate_noise(run).version == 4
+    lines = TASK.splitlines()
+    first = next(i for i, line in enumerate(lines) if "self.first =" in line)
+    lines[first : first + 2] = reversed(lines[first : first + 2])
+    file.write_text("\n".join(lines))
+    with pytest.raises(RunError, match="the task has changed since the run"):
+        estimate_noise(run)
+
+
 def products_of(mean, sigma2, count, dimension, seed):
     generator = np.random.Generator(np.random.Philox(key=[seed, 5]))
     rows = mean / dimension**0.5 + generator.standard_normal((count, dimension)) * (sigma2 / dimension) ** 0.5

@@ -10,6 +10,7 @@ import torch
 from asgd.api import simulate, train
 from asgd.core.methods import METHODS
 from asgd.errors import ConfigError
+from asgd.run.checkpoints import newest_good
 from asgd.run.ledger import check_trace
 from asgd.run.signals import StopRequests
 
@@ -33,6 +34,15 @@ def test_writes_the_same_directory_as_a_real_run(tmp_path):
     assert run.metrics[-1].results["suboptimality"] < run.metrics[0].results["suboptimality"]
     assert summary.wall_s == pytest.approx(150 / (2 / 0.01 + 2 / 0.04), rel=0.05)
     assert run.model() is not None
+
+
+@pytest.mark.parametrize("method", [{}, {"name": "ringmaster", "options": {"R": 2, "cancel": True}}])
+def test_in_mode_exact_a_checkpoint_has_what_the_outstanding_jobs_were_given_and_no_more(tmp_path, method):
+    config = CONFIG | {"method": CONFIG["method"] | method, "recovery": {"mode": "exact"}}
+    run = simulate(config, run_dir=tmp_path / "run")
+    checkpoint, _ = newest_good(run.path / "checkpoints")
+    outstanding = [job[0] for job in checkpoint.state["core"]["ledger"]["outstanding"]]
+    assert [job for job, _ in checkpoint.state["reads"]] == outstanding and len(outstanding) == 3
 
 
 def test_the_same_twice(tmp_path):

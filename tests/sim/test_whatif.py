@@ -96,6 +96,15 @@ def test_the_simulated_run_is_kept_where_it_is_asked_for(run, tmp_path):
     assert run.summary.finished
 
 
+def test_the_kept_run_has_the_log_of_a_simulated_one(tmp_path):
+    task = {"function": "shapes", "options": {"num_train": 64, "num_test": 10, "width": 4}, "partition": "by_size"}
+    recorded = simulate({**CONFIG, "task": task, "budget": {"versions": 16}}, run_dir=tmp_path / "recorded")
+    whatif(recorded.path, run_dir=tmp_path / "kept")
+    log = (tmp_path / "kept" / "logs" / "simulator.log").read_text()
+    assert "partition by_size" in log
+    assert log == (tmp_path / "recorded" / "logs" / "simulator.log").read_text()
+
+
 def test_levels_are_the_best_that_both_reach_or_the_one_given(run):
     found = whatif(run.path, ["method.step_size=0.02"])
     assert found.metric == "test_loss"

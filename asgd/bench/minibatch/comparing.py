@@ -13,8 +13,8 @@ from asgd.bench.minibatch.plan import BASELINE, Contender, Plan
 from asgd.bench.minibatch.predicting import predict
 from asgd.bench.minibatch.results import RealRun, Record
 from asgd.bench.minibatch.study import final_values
-from asgd.bench.minibatch.tuning import choose, other_edges
-from asgd.sim.tuning import STEP_SIZE, Goal, Values
+from asgd.bench.minibatch.tuning import choose, edge_of, other_edges
+from asgd.sim.tuning import Goal, Values
 
 
 class Interval(msgspec.Struct, frozen=True):
@@ -115,7 +115,7 @@ def _rows(plan: Plan, record: Record, setting: str) -> list[Row]:
     measured = {contender.key: record.measured(setting, contender.key) for contender in plan.contenders}
     # Equal gradients: so many samples all runs of all contenders got through.
     equal = min((run.samples for runs in measured.values() for run in runs if not run.diverged), default=0)
-    baseline = predict(plan, setting, next(c for c in plan.contenders if c.key == BASELINE), measured[BASELINE])
+    baseline = predict(plan, setting, plan.baseline, measured[BASELINE])
     return [_row(plan, record, setting, contender, measured, equal, baseline) for contender in plan.contenders]
 
 
@@ -131,8 +131,8 @@ def _row(
     goal, runs, others = plan.protocol.goal, measured[contender.key], measured[BASELINE]
     good = [run for run in runs if not run.diverged]
     values = final_values(plan, record, setting, contender)
-    choice = choose(plan, record, setting, _tuned(plan, contender))
-    place = choice.grid.index(values[STEP_SIZE])
+    tuned = plan.tuned_as(contender)
+    choice = choose(plan, record, setting, tuned)
     predicted = predict(plan, setting, contender, others)
     speed = mean([_speed(run) for run in good]) if good else None
     reached = [look for run in runs if (look := run.reached(goal)) is not None]
@@ -150,8 +150,8 @@ def _row(
         label=contender.label,
         values=values,
         grid=choice.grid,
-        at_edge="smallest" if place == 0 else "largest" if place == len(choice.grid) - 1 else None,
-        edges=other_edges(plan, record, setting, _tuned(plan, contender)),
+        at_edge=edge_of(choice.grid, values),
+        edges=other_edges(plan, record, setting, tuned),
         tuned_by="time" if goal.score == "time" and choice.rank.kind == 0 else "final",
         seeds=len(runs),
         diverged=len(runs) - len(good),
@@ -194,11 +194,6 @@ def time_ratio(runs: Sequence[RealRun], others: Sequence[RealRun], goal: Goal) -
     found = ratio(until, times)
     is_bound = any(look is None for look in theirs)
     return (Interval(found.value) if is_bound else found), is_bound
-
-
-def _tuned(plan: Plan, contender: Contender) -> Contender:
-    """The contender whose tuning counts."""
-    return contender if contender in plan.tuned else next(c for c in plan.contenders if c.key == BASELINE)
 
 
 def _speed(run: RealRun) -> float:

@@ -51,10 +51,10 @@ def run_job(plan: Plan, job: Job, folder: Path, data_root: Path, stops: StopRequ
     its task doesn't report the benchmark's metric.
     """
     config = plan.run_config(job.setting, job.contender, job.values, job.seed, job.budget_s)
-    if job.contender.key == DDP:
-        return _run_ddp(plan, job, config, data_root, stops)
     path = folder / job.folder
     try:
+        if job.contender.key == DDP:
+            return _run_ddp(plan, job, config, data_root, stops)
         run = train(config, run_dir=path, data_root=data_root, overwrite=True, stops=stops)
     except RunError as error:
         if "diverged" not in str(error):
@@ -109,9 +109,7 @@ def looks_of(metrics: Sequence[MetricsRow], metric: str) -> list[Look]:
         [Look(time_s=1.0, samples=64, value=0.5)]
     """
     rows = sorted(metrics, key=lambda row: row.version)
-    own = ("test_loss", "train_loss", "test_accuracy")
-    values = [getattr(row, metric) if metric in own else row.results.get(metric) for row in rows]
-    return [Look(row.time_s, row.samples_seen, value) for row, value in zip(rows, values, strict=True)]
+    return [Look(row.time_s, row.samples_seen, row.value(metric)) for row in rows]
 
 
 def check_reported(metric: str, metrics: Sequence[MetricsRow]) -> None:
@@ -126,11 +124,8 @@ def check_reported(metric: str, metrics: Sequence[MetricsRow]) -> None:
     """
     if not metrics:
         raise ConfigError(f"benchmark.metric = {metric!r}: the task has no test data, so that no run is evaluated")
-    own = [name for name in ("test_loss", "test_accuracy") if any(getattr(row, name) is not None for row in metrics)]
-    other = (
-        name for row in metrics for name in row.results if name not in ("loss", "accuracy")
-    )  # own ones, as "test_"
-    reported = list(dict.fromkeys([*own, "train_loss", *other]))
+    own = [name for name in ("test_loss", "test_accuracy") if any(row.value(name) is not None for row in metrics)]
+    reported = list(dict.fromkeys([*own, "train_loss", *(name for row in metrics for name in row.others)]))
     if metric not in reported:
         raise ConfigError(f"benchmark.metric = {metric!r}: this task reports {', '.join(reported)}")
 

@@ -52,9 +52,7 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         profiles: of `cluster.speeds`: the whole benchmark is done under each (none: the configured one).
     """
 
-    methods: list[str] = msgspec.field(
-        default_factory=lambda: ["asynchronous:constant", "asynchronous:scale", BASELINE]
-    )
+    methods: list[str] = msgspec.field(default_factory=lambda: list(USUAL))
     options: dict[str, dict[str, Any]] = {}
     ddp: bool = False
     metric: str = "test_accuracy"
@@ -109,6 +107,15 @@ class Plan(msgspec.Struct, frozen=True):
     def tuned(self) -> list[Contender]:
         """The contenders whose step size is tuned: DDP makes the same update as mini-batch SGD, and takes its one."""
         return [contender for contender in self.contenders if contender.key != DDP]
+
+    @property
+    def baseline(self) -> Contender:
+        """Mini-batch SGD, to which all are compared."""
+        return next(contender for contender in self.contenders if contender.key == BASELINE)
+
+    def tuned_as(self, contender: Contender) -> Contender:
+        """The contender whose tuning counts for this one."""
+        return self.baseline if contender.key == DDP else contender
 
     @property
     def tuning_seeds(self) -> list[int]:

@@ -11,9 +11,9 @@ import msgspec
 
 from asgd.bench.minibatch.plan import Plan, Protocol
 from asgd.config import load_config
-from asgd.errors import ConfigError, RunError
-from asgd.run.files import reason_of, write_atomically
-from asgd.sim.tune import refuse_another, refuse_no_file
+from asgd.errors import ConfigError
+from asgd.run.files import reason_of
+from asgd.sim.result_files import read_result, refuse_another, write_result
 from asgd.sim.tuning import Goal, Values, cell_key
 
 RESULTS = "results.json"
@@ -210,15 +210,9 @@ def open_record(folder: Path, plan: Plan, machine: Machine) -> Record:
         except OSError as error:
             raise ConfigError(f"--out {folder}: the folder can't be made: {reason_of(error)}") from error
         record = Record(plan=now, machine=machine)
-        store(folder, record)  # a folder that can't be written is found out now, and not after hours
+        write_result(file, record)  # a folder that can't be written is found out now, and not after hours
         return record
-    refuse_no_file(file)
-    try:
-        record = msgspec.json.decode(file.read_bytes(), type=Record)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"--out {file}: it is no result of asgd bench minibatch, and is left alone ({error})"
-        ) from error
+    record = read_result(file, Record, "asgd bench minibatch")
     if not record.cells and not record.runs:  # nothing is lost
         return Record(plan=now, machine=machine)
     refuse_another(file, _defaults_filled_in(record.plan), {key: now[key] for key in ("config", "benchmark")})
@@ -236,16 +230,3 @@ def _defaults_filled_in(plan: dict[str, Any]) -> dict[str, Any]:
     except (ConfigError, msgspec.ValidationError):  # keys that went since then: the comparison says which
         return {"config": config, "benchmark": protocol}
     return {key: msgspec.json.decode(msgspec.json.encode(part)) for key, part in parts.items()}
-
-
-def store(folder: Path, record: Record) -> None:
-    """Replace results.json in one step; RunError when that fails."""
-    try:
-        write_atomically(folder / RESULTS, encode(record))
-    except OSError as error:
-        raise RunError(f"{folder / RESULTS} cannot be written: {reason_of(error)}") from error
-
-
-def encode(record: Record) -> bytes:
-    """The JSON text of a record."""
-    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"

@@ -12,13 +12,14 @@ from typing import NamedTuple
 import msgspec
 
 from asgd.bench.minibatch.measuring import Job, Runner, run_job
-from asgd.bench.minibatch.plan import BASELINE, DDP, Contender, Plan
-from asgd.bench.minibatch.results import Cell, Purpose, RealRun, Record, store
+from asgd.bench.minibatch.plan import Contender, Plan
+from asgd.bench.minibatch.results import RESULTS, Cell, Purpose, RealRun, Record
 from asgd.bench.minibatch.tuning import Choice, Wanted, choose, confirmed, missing
 from asgd.config import to_toml
 from asgd.errors import Interrupted
 from asgd.run.signals import StopRequests
 from asgd.sim.parallel import Done, Work, simulate_all
+from asgd.sim.result_files import write_result
 from asgd.sim.tuning import Values
 
 Simulator = Callable[[Work, StopRequests], Generator[Done, None, None]]
@@ -125,7 +126,7 @@ class Study:
 
     def _keep(self) -> None:
         self.record.seconds = self._seconds + time.monotonic() - self._began_s
-        store(self._folder, self.record)
+        write_result(self._folder / RESULTS, self.record)
 
     def _tell(self, doing: str, line: str | None = None, simulations: int | None = None) -> None:
         """Tell where things are; `simulations` that are left, counted here if it isn't said."""
@@ -188,8 +189,7 @@ def rotated(contenders: list[Contender], places: int) -> list[Contender]:
 
 def final_values(plan: Plan, record: Record, setting: str, contender: Contender) -> Values:
     """The point that a contender is measured with: its tuning and confirming runs are all there."""
-    if contender.key == DDP:  # the same update as mini-batch SGD
-        contender = next(one for one in plan.contenders if one.key == BASELINE)
+    contender = plan.tuned_as(contender)
     choice = choose(plan, record, setting, contender)
     if plan.is_real(setting) or not plan.protocol.confirm:
         return choice.values

@@ -41,14 +41,12 @@ class Rank(NamedTuple):
 class Choice(NamedTuple):
     """What a contender's tuning comes to.
 
-    `values`: the best point; `rank`: its; `at_edge`: "smallest" or "largest" if its step size is that of the grid;
-    `grid`: the step sizes that were tried; `candidates`: the points that are confirmed for real, the best one first;
-    `confirm_s`: for how long.
+    `values`: the best point; `rank`: its; `grid`: the step sizes that were tried; `candidates`: the points that are
+    confirmed for real, the best one first; `confirm_s`: for how long.
     """
 
     values: Values
     rank: Rank
-    at_edge: str | None
     grid: list[float]
     candidates: list[Values]
     confirm_s: float
@@ -91,23 +89,20 @@ def choose(plan: Plan, record: Record, setting: str, contender: Contender) -> Ch
     step_sizes = _widened(plan, record, setting)
     best, best_rank = _best(plan, record, setting, contender, grid_points(plan, step_sizes))
     place = step_sizes.index(best[STEP_SIZE])
-    edge = edge_of(step_sizes, best)
     near = [step_sizes[i] for i in (place, place - 1, place + 1) if 0 <= i < len(step_sizes)]
     needed_s = best_rank.badness if best_rank.kind == 0 and plan.protocol.target is not None else math.inf
     candidates = [{**best, STEP_SIZE: step_size} for step_size in near]
-    return Choice(
-        best, best_rank, edge, step_sizes, candidates, min(plan.config.budget.time_s, round(ROOM * needed_s, 3))
-    )
+    return Choice(best, best_rank, step_sizes, candidates, min(plan.config.budget.time_s, round(ROOM * needed_s, 3)))
 
 
 def edge_of(step_sizes: Sequence[float], values: Values) -> str | None:
-    """Whether a point's step size is the "smallest" or "largest" of the grid.
+    """Whether a point's step size is the "smallest" or "largest" of the grid; an only one is the "smallest".
 
     Example:
         >>> edge_of([0.5, 1.0, 2.0], {STEP_SIZE: 2.0}), edge_of([0.5, 1.0, 2.0], {STEP_SIZE: 1.0})
         ('largest', None)
     """
-    ends = {step_sizes[0]: "smallest", step_sizes[-1]: "largest"}
+    ends = {step_sizes[-1]: "largest", step_sizes[0]: "smallest"}
     return ends.get(values[STEP_SIZE])
 
 

@@ -124,9 +124,7 @@ def warnings(plan: Plan, record: Record, found: Sequence[Row]) -> list[str]:
 
 def _share(row: Row) -> float:
     """The measured part of the predicted throughput; 1 where one of them isn't known."""
-    if row.gradients_per_s is None or not row.predicted_gradients_per_s:
-        return 1.0
-    return row.gradients_per_s.value / row.predicted_gradients_per_s
+    return 1.0 if row.prediction_share is None else row.prediction_share.value
 
 
 def _widened(plan: Plan, found: Sequence[Row]) -> str:

@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asgd.core.actions import StepSize
-from asgd.core.assignment import everybody, newcomer
-from asgd.core.methods.base import Answer, Decision, TakeStep, UseAccumulate, UseNot, View
+from asgd.core.methods.base import AlwaysBusy, Answer, Decision, TakeStep, UseAccumulate, UseNot, View
 from asgd.errors import ConfigError
 
 _SLOT = 0
 
 
 @dataclass
-class FedBuff:
+class FedBuff(AlwaysBusy):
     """FedBuff: buffer K answers, stale ones weighing less, then one step with their mean; workers never wait.
 
     Formula: x^{t+1} = x^t - eta (1/K) sum_{k=1..K} (1 + tau_k)^(-1/2) Delta_k, over the K answers Delta_k that arrived
@@ -23,7 +22,7 @@ class FedBuff:
     step. Delta_k is a gradient, or what a worker that takes several local steps sends in its place: (where it
     started) - (where it ended). The configured step-size rule has no effect: the weights are the method's own. The
     worker of each answer goes on at once with the current version, so with n workers of one job each the delay is
-    about (n - 1)/K.
+    about (n - 1)/K. A job that is lost changes nothing: the buffer waits for any K answers, not for anybody's.
 
     Args:
         buffer: K >= 1, answers per step. 1 is asynchronous SGD with step sizes eta / sqrt(1 + tau).
@@ -49,12 +48,6 @@ class FedBuff:
         if type(self.buffer) is not int or self.buffer < 1:
             raise ConfigError(f"method.options.buffer = {self.buffer!r}: allowed is a whole number of at least 1")
 
-    def begin(self, view: View) -> Decision:
-        return Decision(assign=everybody(view))
-
-    def joined(self, view: View, worker: int) -> Decision:
-        return Decision(assign=newcomer(view, worker))
-
     def arrived(self, view: View, answer: Answer) -> Decision:
         again = (answer.worker,)
         if answer.refusal is not None:
@@ -67,9 +60,6 @@ class FedBuff:
         self.num_buffered = 0
         base = view.step_size(0).base
         return Decision(use, TakeStep(((_SLOT, 1.0 / self.buffer),), StepSize(base, base)), assign=again)
-
-    def lost(self, view: View, worker: int, job: int) -> Decision:
-        return Decision()  # the buffer waits for any K answers, not for anybody's
 
     def state(self) -> dict[str, Any]:
         return {"num_buffered": self.num_buffered}

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from asgd.core.assignment import everybody, newcomer
-from asgd.core.methods.base import Answer, Decision, TakeStep, UseAccumulate, UseNot, View
+from asgd.core.assignment import everybody
+from asgd.core.methods.base import AlwaysBusy, Answer, Decision, TakeStep, UseAccumulate, UseNot, View
 from asgd.errors import ConfigError
 
 _SLOT = 0
 
 
 @dataclass
-class Rennala:
+class Rennala(AlwaysBusy):
     """Rennala SGD: everybody computes at the current version without a pause; every S gradients of it make a step.
 
     Formula: x^{k+1} = x^k - eta (1/S) sum_i sum_{j <= B_i} grad f(x^k, xi_ij), B_i = gradients at x^k that came from
     worker i, sum_i B_i = S. A gradient of an earlier version is discarded; whoever answers gets the version that is
     then current. eta = what the step-size rule makes of the scheduled step size at delay 0 (`adadelay` and
-    `wu_adaptive_1` shorten it even then).
+    `wu_adaptive_1` shorten it even then). When a worker is lost, the others go on and fill the batch.
 
     Args:
         batch: S, gradients per step, >= 1; 0 for as many as there are workers when the round begins. With sigma^2 the
@@ -55,9 +55,6 @@ class Rennala:
             self._begin_round(view)
         return Decision(assign=everybody(view))
 
-    def joined(self, view: View, worker: int) -> Decision:
-        return Decision(assign=newcomer(view, worker))
-
     def arrived(self, view: View, answer: Answer) -> Decision:
         again = (answer.worker,)
         if answer.delay > 0:
@@ -70,9 +67,6 @@ class Rennala:
         step = TakeStep(((_SLOT, 1.0 / self.num_accumulated),), view.step_size(0))
         self._begin_round(view)
         return Decision(UseAccumulate(_SLOT), step, assign=again)
-
-    def lost(self, view: View, worker: int, job: int) -> Decision:
-        return Decision()  # the others go on and fill the batch
 
     def _begin_round(self, view: View) -> None:
         self.num_accumulated = 0

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asgd.core.actions import StepSize
-from asgd.core.assignment import everybody, newcomer
-from asgd.core.methods.base import Answer, Decision, Outstanding, UseApply, UseNot, View
+from asgd.core.methods.base import AlwaysBusy, Answer, Decision, Outstanding, UseApply, UseNot, View
 from asgd.errors import ConfigError
 
 
 @dataclass
-class Ringmaster:
+class Ringmaster(AlwaysBusy):
     """Ringmaster ASGD: a gradient is applied when its delay is below R, otherwise discarded; its worker starts again
     at the current model.
 
@@ -54,12 +53,6 @@ class Ringmaster:
             raise ConfigError(f"method.options.R = {self.R!r}: allowed is a whole number of at least 1")
         if not isinstance(self.cancel, bool):
             raise ConfigError(f"method.options.cancel = {self.cancel!r}: allowed: true, false")
-
-    def begin(self, view: View) -> Decision:
-        return Decision(assign=everybody(view))
-
-    def joined(self, view: View, worker: int) -> Decision:
-        return Decision(assign=newcomer(view, worker))
 
     def arrived(self, view: View, answer: Answer) -> Decision:
         self._end(answer.job)

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
+from helpers.command import run_command
 
-from asgd import cli
 from asgd.run.ledger import check_trace
 from asgd.run.result import Run
 
@@ -48,11 +48,7 @@ def config(tmp_path, monkeypatch):
 
 
 def run(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["asgd", "bench", "minibatch", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    captured = capsys.readouterr()
-    return ended.value.code, captured.out, captured.err
+    return run_command(monkeypatch, capsys, "bench", "minibatch", *arguments)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from asgd.bench.minibatch.results import Cell
 from asgd.bench.minibatch.study import Study
-from asgd.bench.minibatch.tuning import Rank, choose, confirmed, other_edges, rank
+from asgd.bench.minibatch.tuning import Rank, choose, confirmed, edge_of, other_edges, rank
 from asgd.run.signals import StopRequests
 from asgd.sim.tuning import STEP_SIZE, Goal
 
@@ -59,7 +59,7 @@ def test_everybody_has_every_point_and_seed(tmp_path):
     expected = {(name, size, seed) for name in ("asynchronous", "minibatch") for size in grid for seed in (0, 1)}
     assert set(simulator.asked) == expected and len(simulator.asked) == len(expected)
     choice = choose(plan, record, "half_slower", plan.contenders[0])
-    assert choice.values == {STEP_SIZE: 0.5} and choice.at_edge is None and choice.grid == grid
+    assert choice.values == {STEP_SIZE: 0.5} and edge_of(choice.grid, choice.values) is None and choice.grid == grid
     assert [values[STEP_SIZE] for values in choice.candidates] == [0.5, 0.25, 1.0]
     assert choice.rank == Rank(0, 0, 1.005)
     assert choice.confirm_s == pytest.approx(1.5 * 1.005, abs=1e-3)
@@ -71,7 +71,7 @@ def test_the_grid_grows_for_all_and_then_the_edge_is_told(tmp_path, best, edge, 
     record, simulator = tuned(plan, best, tmp_path)
     for contender in plan.contenders:
         choice = choose(plan, record, "half_slower", contender)
-        assert (choice.at_edge, [choice.grid[0], choice.grid[-1]]) == (edge, grid)
+        assert (edge_of(choice.grid, choice.values), [choice.grid[0], choice.grid[-1]]) == (edge, grid)
         assert len(choice.candidates) == 2
     names = [name for name, size, _ in simulator.asked if size not in (0.25, 0.5, 1.0, 2.0)]
     assert sorted(names) == ["asynchronous"] * 2 + ["minibatch"] * 2
