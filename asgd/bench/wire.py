@@ -1,5 +1,5 @@
-"""`asgd bench wire`: how many exchanges per second a parameter server makes over our transport, over PyTorch's RPC and
-over plain sockets, measured in one run.
+"""`asgd bench wire`: how many exchanges per second a parameter server makes over our transport (plain, and encrypted by
+its keys), over PyTorch's RPC and over plain sockets, measured in one run.
 
 One exchange: a worker sends a gradient of P float32, the server does x.add_(g, alpha=-eta), the worker receives x. Real
 processes, a fresh group for each measurement; the contenders take turns within each round, and what is compared are
@@ -93,7 +93,7 @@ def run(
 
     Arguments: `sizes` numbers of float32 parameters, each at least 1; `num_workers` at least 1; `seconds` counted per
     measurement, above 0; `rounds` at least 1; `progress` is called with a line before each measurement.
-    Raises ConfigError for other values, RunError when a contender fails. Takes about rounds * len(sizes) * 4 *
+    Raises ConfigError for other values, RunError when a contender fails. Takes about rounds * len(sizes) * 5 *
     (seconds + 2) seconds.
 
         print(asgd.bench.wire.run(sizes=(1_000,), seconds=1.0).to_dict())

@@ -18,11 +18,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch.distributed import rpc
 
 from asgd.errors import RunError
+from asgd.net.keys import load_client_keys, load_server_keys, make_keys
 from asgd.net.messages import Gradient, Job, Stop, check_payload, decode_reply, decode_request, encode
 from asgd.net.zeromq import ZmqClient, ZmqServer
 
@@ -86,10 +88,14 @@ def _bytes_of(vector_P: torch.Tensor) -> memoryview:
 # (a) Our transport, with the protocol's own messages.
 
 
-def _serve_zeromq(plan: Plan, announce: Callable[[str], None], *, tcp: bool) -> float:
+def _serve_zeromq(plan: Plan, announce: Callable[[str], None], *, tcp: bool, encrypted: bool = False) -> float:
+    keys_at = Path(plan.directory) / "keys"
+    if encrypted:
+        make_keys(keys_at)
+    keys = load_server_keys(keys_at) if encrypted else None
     state, gradient_P, running = _Server(plan), torch.zeros(plan.size_P), plan.num_workers
     x_bytes, gradient_bytes = _bytes_of(state.x_P), _bytes_of(gradient_P)
-    with ZmqServer("tcp://127.0.0.1:0" if tcp else f"ipc://{plan.directory}/wire") as server:
+    with ZmqServer("tcp://127.0.0.1:0" if tcp else f"ipc://{plan.directory}/wire", keys=keys) as server:
         announce(server.address)
         while running:
             received = server.recv(SILENCE_S)
@@ -107,10 +113,11 @@ def _serve_zeromq(plan: Plan, announce: Callable[[str], None], *, tcp: bool) -> 
     return state.checked_rate()
 
 
-def _work_zeromq(plan: Plan, worker: int, address: str) -> None:
+def _work_zeromq(plan: Plan, worker: int, address: str, *, encrypted: bool = False) -> None:
+    keys = load_client_keys(Path(plan.directory) / "keys", "worker") if encrypted else None
     x_bytes, gradient_bytes = _bytes_of(torch.zeros(plan.size_P)), _bytes_of(torch.ones(plan.size_P))
     job = Job(0, 0, 0.0, -1)
-    with ZmqClient(address) as client:
+    with ZmqClient(address, keys=keys) as client:
         while True:
             client.send(encode(Gradient(job.job, job.version, 0.0, 1, 0.0, 0.0, 0.0, 0.0)), gradient_bytes)
             received = client.recv(SILENCE_S)
@@ -220,6 +227,9 @@ RPC = "PyTorch RPC"
 CONTENDERS = {
     "asgd ZeroMQ ipc": Contender(partial(_serve_zeromq, tcp=False), _work_zeromq),
     "asgd ZeroMQ tcp": Contender(partial(_serve_zeromq, tcp=True), _work_zeromq),
+    "asgd ZeroMQ tcp, keys": Contender(
+        partial(_serve_zeromq, tcp=True, encrypted=True), partial(_work_zeromq, encrypted=True)
+    ),
     RPC: Contender(_serve_rpc, _work_rpc),
     "TCP sockets": Contender(_serve_sockets, _work_sockets),
 }
