@@ -8,13 +8,12 @@ Strict means: an unknown, missing, repeated or mistyped field, an unknown tag, t
 integer, an integer outside its range, a text or table beyond its bound, or a header above 64 KiB is refused with one
 sentence. Nothing is ever unpickled.
 
-Floating-point fields: durations and clocks are finite and not negative. Losses and metrics may also be infinite or NaN:
-a run that diverges is a fact to be recorded, not a breach of the protocol.
+Floating-point fields: durations and clocks are not negative, and at most 1e12 s. Losses and metrics may also be
+infinite or NaN: a run that diverges is a fact to be recorded, not a breach of the protocol.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Final, Literal, TypeVar, cast
 
 import msgspec
@@ -27,6 +26,7 @@ MAX_HEADER_BYTES: Final = 64 * 1024
 MAX_REASON_CHARS: Final = 4096
 MAX_HELD_JOBS: Final = 1024
 MAX_INT: Final = 2**63 - 1
+MAX_SECONDS: Final = 1e12  # sums and products of durations stay finite, whoever sent them
 
 T = TypeVar("T")
 Count = Annotated[int, Meta(ge=0, le=MAX_INT)]
@@ -40,8 +40,8 @@ Results = Annotated[dict[Name, float], Meta(max_length=64)]
 
 
 def _check_duration(name: str, seconds: float) -> None:
-    if not (math.isfinite(seconds) and seconds >= 0.0):
-        raise ValueError(f"{name} is {seconds}; allowed are finite seconds of at least 0")
+    if not 0.0 <= seconds <= MAX_SECONDS:
+        raise ValueError(f"{name} is {seconds}; allowed are seconds from 0 to {MAX_SECONDS:g}")
 
 
 class Hello(Struct, frozen=True, tag="hello", forbid_unknown_fields=True):

@@ -40,7 +40,7 @@ from asgd.net.messages import (
 
 counts = st.integers(0, MAX_INT)
 workers = st.integers(-1, 2**31 - 1)
-durations = st.floats(0.0, 1e300)
+durations = st.floats(0.0, 1e12)
 any_float = st.floats()
 names = st.text(st.characters(codec="utf-8"), max_size=255)
 reasons = st.text(st.characters(codec="utf-8"), max_size=300)
@@ -182,6 +182,7 @@ def test_a_field_of_another_type_is_refused(message, data):
         {"loss": None},
         {"compute_s": -0.001},
         {"compute_s": math.nan},
+        {"compute_s": 1.7e308},
         {"wait_s": math.inf},
         {"queue_s": -1e-9},
         {"queue_s": math.inf},

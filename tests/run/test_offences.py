@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import struct
 
+import msgspec
 import pytest
 from helpers.server_world import World
 from hypothesis import given
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from asgd.bench.hostile_frames import KINDS
 from asgd.config import task_digest
 from asgd.net import messages as wire
-from asgd.net.messages import Gradient
+from asgd.net.messages import Gradient, encode
 from asgd.net.transport import BadMessage, Received
 from asgd.run.offences import _REMEMBERED, Offences
 
@@ -208,3 +210,21 @@ def test_no_message_can_name_code():
         ("Refused", "reason"),
         ("Stop", "reason"),
     }
+
+
+def test_a_worker_whose_times_add_up_to_infinity_is_refused_and_the_server_goes_on(world):
+    """One such answer ended the server of a `rescaled` run with an OverflowError, again after every restart."""
+    here = world(name="rescaled")
+    here.hello(b"bad", worker=0, pid=1)
+    here.hello(b"good", worker=1, pid=2)
+    job = here.jobs_of(b"bad")[0]
+    endless = msgspec.structs.replace(Gradient(job.job, job.version, 1.0, 2, 0.0, 0.0, 0.0, 0.0), compute_s=1e12)
+    header = encode(endless)
+    for factor in (1e12, 1.7e308):
+        beyond = header.replace(struct.pack(">d", 1e12), struct.pack(">d", factor * 1.01))
+        here.wire.incoming.append(Received(b"bad", beyond, [memoryview(bytes(here.flat.answer_view().nbytes))]))
+        here.server.receive(0.0, [])
+    assert here.server.offences.num_refused == 2 and here.server.state.version == 0
+    here.say(b"bad", endless, bytes(here.flat.answer_view().nbytes))  # as long as may be: its step stays finite
+    here.answer(b"good", here.jobs_of(b"good")[0])
+    assert here.server.state.version == 2
