@@ -45,9 +45,9 @@ _BYTES_RECEIVED_AT: Final = 128  # tcpi_bytes_received in struct tcp_info, since
 class Limits:
     """What a server lets its peers do, whoever they are.
 
-    connections: at once; messages: whole ones of a connection that are kept unread before it has to wait;
-    slack_bytes: what a connection may have sent beyond those; stranger_bytes: what one may have sent unread that was
-    not admitted yet (None: as much as any other).
+    connections: at once; of more, those that were not admitted yet are closed, the oldest first; messages: whole ones
+    of a connection that are kept unread before it has to wait; slack_bytes: what a connection may have sent beyond
+    those; stranger_bytes: what one may have sent unread that was not admitted yet (None: as much as any other).
     """
 
     connections: int = 1024
@@ -60,6 +60,7 @@ class Limits:
 class _Connection:
     room_bytes: int  # that it may have sent and the server has not read
     read_bytes: int = 0
+    is_stranger: bool = True
 
 
 def decide(request: Sequence[bytes], accepted: dict[bytes, str]) -> list[bytes]:
@@ -128,7 +129,7 @@ class Door:
         """A connection is no stranger any more."""
         connection = self._connections.get(descriptor)
         if connection is not None:
-            connection.room_bytes = self._room_bytes
+            connection.room_bytes, connection.is_stranger = self._room_bytes, False
 
     def close(self) -> None:
         """End the thread and its sockets; RunError should it not end in time."""
@@ -171,23 +172,30 @@ class Door:
                 self._look()
 
     def _hear(self) -> None:
-        """Take in which connections there are."""
-        while True:
-            try:
+        """Take in which connections there are, and shut those that are too many."""
+        stranger = self._limits.stranger_bytes
+        with contextlib.suppress(zmq.Again):
+            while True:
                 event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
-            except zmq.Again:
-                return
-            descriptor = event["value"]
-            if event["event"] == zmq.EVENT_ACCEPTED:
-                stranger = self._limits.stranger_bytes
-                self._connections[descriptor] = _Connection(self._room_bytes if stranger is None else stranger)
-                if len(self._connections) > self._limits.connections:
-                    with borrowed(descriptor) as connection:
-                        if connection is not None:
-                            shut(connection)
-                    self._count(f"refused a connection: {self._limits.connections} are there already")
-            else:
-                self._connections.pop(descriptor, None)
+                if event["event"] == zmq.EVENT_ACCEPTED:
+                    room_bytes = self._room_bytes if stranger is None else stranger
+                    self._connections[event["value"]] = _Connection(room_bytes)
+                else:
+                    self._connections.pop(event["value"], None)
+        while len(self._connections) > self._limits.connections:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Shut the stranger that has been here longest, so that nobody keeps others out by only being connected; the
+        newest connection where there is no stranger.
+        """
+        strangers = (descriptor for descriptor, known in self._connections.items() if known.is_stranger)
+        descriptor = next(strangers, next(reversed(self._connections)))
+        del self._connections[descriptor]
+        with borrowed(descriptor) as connection:
+            if connection is not None:
+                shut(connection)
+        self._count(f"refused a connection: {self._limits.connections} are there already")
 
     def _look(self) -> None:
         """Shut down what has sent more than a queue of whole messages can hold."""

@@ -409,9 +409,9 @@ class ZmqClient(_Endpoint):
                 why = "lets in nobody without a key, or is no asgd server: give this client keys (security.keys)"
             elif self._failed_handshakes >= _FAILED_HANDSHAKES:
                 why = "breaks off every handshake: " + (
-                    "server.pub here is not the key of that server"
+                    "server.pub here is not the key of that server, or it has too many connections"
                     if self._has_keys
-                    else "it lets in nobody without a key, or is no asgd server"
+                    else "it lets in nobody without a key, has too many connections, or is no asgd server"
                 )
             else:
                 continue

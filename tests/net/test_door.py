@@ -264,6 +264,7 @@ def test_connections_beyond_the_limit_are_refused_and_others_go_on():
         with ZmqClient(server.address) as client:
             client.send(b"first")
             first = server.recv(WAIT_S)
+            server.admit(first.peer)
             host, port = server.address.removeprefix("tcp://").split(":")
             crowd = [socket.create_connection((host, int(port))) for _ in range(20)]
             until(lambda: told, "nobody was refused")
@@ -278,6 +279,28 @@ def test_connections_beyond_the_limit_are_refused_and_others_go_on():
                 talk_later.send(b"later")
                 received = server.recv(WAIT_S)
                 assert received is not None and received.header == b"later"
+
+
+def test_strangers_that_take_every_place_keep_nobody_out(keys):
+    """They need no key for that. Who was admitted stays, who comes gets in; strangers are closed, the oldest first."""
+    limits = Limits(connections=4, stranger_bytes=256 * 1024)
+    with ExitStack() as stack:
+        server = stack.enter_context(ZmqServer("tcp://127.0.0.1:0", keys=load_server_keys(keys), limits=limits))
+        first = stack.enter_context(ZmqClient(server.address, keys=load_client_keys(keys, "worker")))
+        talk(server, first)
+        first.send(b"admit me")
+        admitted = server.recv(WAIT_S).peer
+        server.admit(admitted)
+        host, port = server.address.removeprefix("tcp://").split(":")
+        crowd = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(8)]
+        crowd[4].settimeout(WAIT_S)
+        with contextlib.suppress(ConnectionResetError):
+            while crowd[4].recv(4096):  # its greeting, and then its end: three places are left to eight
+                pass
+        talk(server, stack.enter_context(ZmqClient(server.address, keys=load_client_keys(keys, "second"))))
+        server.send(admitted, b"you")
+        answer = first.recv(WAIT_S)
+        assert answer is not None and answer.header == b"you" and first.num_broken == 0
 
 
 def test_a_peer_that_is_cut_off_is_gone_and_others_are_not(keys):
