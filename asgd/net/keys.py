@@ -78,10 +78,9 @@ def make_keys(directory: Path, names: Sequence[str] = ("worker",), *, overwrite:
     try:
         for folder in (directory, directory / "accepted"):
             if not folder.is_dir():
-                folder.mkdir(parents=True)
+                folder.mkdir(mode=0o700, parents=True)
                 folder.chmod(0o700)  # whatever the umask is
-            elif folder.stat().st_mode & 0o022:
-                raise ConfigError(f"{folder} can be written by others; allowed is a directory of mode 0700 or 0755")
+            _check_folder(folder)
         for secret_path, public_path in zip(secrets, publics, strict=True):
             public, secret = zmq.curve_keypair()
             _write(secret_path, secret, 0o600)
@@ -92,8 +91,15 @@ def make_keys(directory: Path, names: Sequence[str] = ("worker",), *, overwrite:
 
 
 def load_server_keys(directory: Path) -> ServerKeys:
-    """The server's secret and its list; ConfigError naming the file that is missing, malformed or open to others."""
+    """The server's secret and its list.
+
+    Errors: ConfigError naming the file that is missing, malformed or open to others, or the directory that others can
+    write to.
+    """
     secret = _read(directory / "server.key", secret=True)
+    for folder in (directory, directory / "accepted"):
+        if folder.is_dir():
+            _check_folder(folder)
     listed = sorted((directory / "accepted").glob("*.pub"))
     if not listed:
         raise ConfigError(
@@ -106,6 +112,12 @@ def load_client_keys(directory: Path, name: str) -> ClientKeys:
     """The secret of a worker or evaluator, and the server's public key; ConfigError as `load_server_keys`."""
     secret = _read(directory / f"{check_name(name)}.key", secret=True)
     return ClientKeys(secret, zmq.curve_public(secret), _read(directory / "server.pub", secret=False))
+
+
+def _check_folder(folder: Path) -> None:
+    """ConfigError where others could put keys of theirs."""
+    if folder.stat().st_mode & 0o022:
+        raise ConfigError(f"{folder} can be written by others; allowed is a directory of mode 0700 or 0755")
 
 
 def _write(path: Path, key: bytes, mode: int) -> None:

@@ -117,3 +117,14 @@ def test_a_directory_that_others_can_write_to_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="open can be written by others"):
         make_keys(tmp_path / "open")
     assert not [*(tmp_path / "open").iterdir()]
+
+
+@pytest.mark.parametrize("folder", [".", "accepted"])
+def test_a_list_that_others_can_write_to_lets_nobody_in(tmp_path, folder):
+    """Anybody on this machine could put his own key into it."""
+    make_keys(tmp_path / "keys")
+    (tmp_path / "keys" / folder).chmod(0o777)
+    with pytest.raises(ConfigError, match=r"can be written by others; allowed is a directory of mode 0700"):
+        load_server_keys(tmp_path / "keys")
+    (tmp_path / "keys" / folder).chmod(0o755)
+    assert len(load_server_keys(tmp_path / "keys").accepted) == 1
