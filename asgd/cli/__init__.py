@@ -23,6 +23,7 @@ from asgd.cli import (
     reporting,
     roles,
     runs,
+    soak,
     training,
     tuning,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "reporting",
     "roles",
     "runs",
+    "soak",
     "train_and_show",
     "training",
     "tuning",
