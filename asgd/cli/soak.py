@@ -15,6 +15,8 @@ from asgd.run.build import validate
 from asgd.run.paths import default_run_directory
 from asgd.run.signals import stopping_by_signals
 
+WIDTH = 118  # of the table in a file or a pipe
+
 
 @bench_app.command("soak")
 def soak_command(
@@ -34,7 +36,7 @@ def soak_command(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """A cluster for an hour, with workers that join and leave: does anything grow, leak or stay? Status 1 if it does."""
+    """A cluster for an hour while workers join and leave: does anything grow, leak or stay? Status 1 if it does."""
     from asgd.bench.soak.soak import as_dict, check_settings, lines_of, run_soak, table_of
 
     resolved = load_config(config, overrides or [])
@@ -63,7 +65,8 @@ def soak_command(
     if as_json:
         print(json.dumps(plain))
     else:
-        Console().print(table_of(result))
+        console = Console()
+        Console(width=console.width if console.is_terminal else WIDTH).print(table_of(result))
         for line in lines_of(result):
             print(line)
     if result.problems:

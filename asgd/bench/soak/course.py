@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from asgd.bench.soak.script import Step
 from asgd.core.trace import TraceRow
 from asgd.errors import Interrupted, RunError
 from asgd.run.cluster import LAUNCH_LIMIT_S
-from asgd.run.processes import die_with, ending
+from asgd.run.processes import ending
 from asgd.run.signals import StopRequests
 
 SAMPLES = "soak.jsonl"
@@ -114,6 +113,7 @@ class Course:
     guests: list[Guest] = field(default_factory=list)
     train: subprocess.Popen[bytes] | None = None
     status: int | None = None
+    _began_s: float = 0.0
     _said_s: float = 0.0
 
     def run(self) -> None:
@@ -135,7 +135,7 @@ class Course:
             raise RunError(f"the training ended badly: {ending(self.status or 0)}; it said last: {_last_line(log)}")
 
     def _start(self, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
-        """A command of this program, in a group of its own, which ends when we do."""
+        """A command of this program, in a group of its own: Ctrl-C is for us, who end what we started."""
         environment = os.environ | {MARK: self.mark, "TMPDIR": str(self.temporary)}
         with log.open("wb") as file:
             return subprocess.Popen(
@@ -145,7 +145,6 @@ class Course:
                 stderr=file,
                 env=environment,
                 process_group=0,
-                preexec_fn=partial(die_with, os.getpid(), signal.SIGINT),
             )
 
     def _follow(self) -> None:

@@ -30,7 +30,7 @@ def steps(seed: int, every: int) -> Iterator[Step]:
     Example:
         >>> from itertools import islice
         >>> [(step.version, step.kind) for step in islice(steps(seed=0, every=1000), 3)]
-        [(1344, 'join'), (2101, 'join'), (2977, 'join')]
+        [(1344, 'join'), (2265, 'goodbye'), (3068, 'join')]
     """
     chance = random.Random(seed)
     version, guests = 0, 0

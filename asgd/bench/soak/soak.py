@@ -18,10 +18,10 @@ from rich.table import Table
 from asgd.api import replay
 from asgd.bench.soak.course import Course, Sample
 from asgd.bench.soak.sampling import Reading, file_sizes, marked
-from asgd.bench.soak.script import Step, steps
+from asgd.bench.soak.script import steps
 from asgd.bench.soak.verdict import Flat, Pace, judge, pace, training
 from asgd.config import Config, to_toml
-from asgd.errors import RunError
+from asgd.errors import ConfigError
 from asgd.run.ledger import check_trace
 from asgd.run.result import Run
 from asgd.run.signals import StopRequests
@@ -234,6 +234,7 @@ def lines_of(result: SoakResult) -> list[str]:
 
 
 def check_settings(config: Config) -> None:
-    """RunError where a soak would say nothing."""
+    """ConfigError where a soak would say nothing."""
     if config.evaluation.evaluate != "during":
-        raise RunError("a soak needs evaluation.evaluate = 'during', so that the evaluator lives as long as the run")
+        given = config.evaluation.evaluate
+        raise ConfigError(f"evaluation.evaluate = {given!r}: a soak watches the evaluator all the time: 'during'")

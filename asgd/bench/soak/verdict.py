@@ -75,7 +75,10 @@ def slope(times_s: Sequence[float], values: Sequence[float]) -> tuple[float, flo
     at_h, value = np.asarray(times_s, float) / 3600, np.asarray(values, float)
     part = np.minimum(((at_h - at_h[0]) / (at_h[-1] - at_h[0]) * PARTS).astype(int), PARTS - 1)
     parts = [part == number for number in range(PARTS) if (part == number).any()]
-    fit = linregress([at_h[inside].mean() for inside in parts], [value[inside].mean() for inside in parts])
+    means = [round(float(value[inside].mean()), 6) for inside in parts]  # to the byte
+    if len(set(means)) == 1:  # of which the library makes an interval of no numbers
+        return 0.0, 0.0, 0.0
+    fit = linregress([at_h[inside].mean() for inside in parts], means)
     reach = float(t.ppf(0.975, len(parts) - 2) * fit.stderr)
     return float(fit.slope), float(fit.slope) - reach, float(fit.slope) + reach
 
