@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -163,6 +164,30 @@ def whole_lines(path: Path) -> tuple[bytes, bool]:
     content = read_bytes(path)
     end = content.rfind(b"\n") + 1
     return content[:end], end < len(content)
+
+
+def lines_back_to(path: Path, is_early_enough: Callable[[bytes], bool]) -> bytes:
+    """The last whole lines of a file, back to one that is early enough, or all; a missing file has none.
+
+    Read from the end: it costs what comes after that line, however long the file has become.
+    """
+    if not path.exists():
+        return b""
+    length = _BUFFERED_BYTES
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            while True:
+                start = max(0, size - length)
+                file.seek(start)
+                content = file.read(size - start)
+                begin = content.find(b"\n") + 1 if start else 0  # the first may be a part of a line
+                content = content[begin : content.rfind(b"\n") + 1]
+                if start == 0 or (content and is_early_enough(content[: content.find(b"\n")])):
+                    return content
+                length *= 4
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {reason_of(error)}.") from error
 
 
 def decode_line(path: Path, number: int, line: bytes, kind: type[RowT]) -> RowT:

@@ -7,8 +7,10 @@ beyond it; the record then has every line that it would have, and the state its 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from asgd.config import Config
 from asgd.core.state import ServerState
@@ -21,10 +23,11 @@ from asgd.run.checkpoints import Checkpoint, newest_good
 from asgd.run.clock import Clock
 from asgd.run.compute import TaskCompute
 from asgd.run.evaluations import Evaluations
+from asgd.run.files import decode_line, lines_back_to
 from asgd.run.formats import ServerTimes
 from asgd.run.journal import Journal, Opened, entries
 from asgd.run.recompute import Recomputation, as_opened, header_for, opened_by, reopened
-from asgd.run.records import JOURNAL, UNDONE_JOURNAL, RunDirectory
+from asgd.run.records import JOURNAL, TRACE, UNDONE_JOURNAL, RunDirectory
 from asgd.run.saving import has_reads, take_over
 from asgd.run.vectors import Vectors
 
@@ -178,15 +181,32 @@ def _recompute(
         if again.differences:
             difference = again.differences[0].sentence()
             raise RunError(f"the journal doesn't give again what it gave: {difference}; {IN_CHECKPOINT_MODE}")
-    recorded = directory.read_trace()
-    if len(recorded) < first:
-        raise RunError(f"the trace of {directory.path} has {len(recorded)} lines and the checkpoint came after {first}")
-    for old, new in zip(recorded[first:], rows, strict=False):
+    num_recorded, recorded = _trace_end(directory.path / TRACE, first)
+    if num_recorded < first:
+        raise RunError(f"the trace of {directory.path} has {num_recorded} lines and the checkpoint came after {first}")
+    for old, new in zip(recorded, rows, strict=False):
         if old != new:
             raise RunError(f"line {old.arrival + 1} of the trace of {directory.path} is {old}; the journal gives {new}")
-    if len(recorded) > first + len(rows):  # the end of the journal was lost, and not that of the trace
+    if num_recorded > first + len(rows):  # the end of the journal was lost, and not that of the trace
         directory.truncate_trace(first + len(rows))
-    for row in rows[len(recorded) - first :]:
+    for row in rows[num_recorded - first :]:
         directory.append_trace(row)
     directory.flush()
     return again.state, again.now_s
+
+
+def _trace_end(path: Path, first: int) -> tuple[int, list[TraceRow]]:
+    """How many lines a trace has, by its last one, and the rows from arrival `first` on.
+
+    Those long before aren't read: in a run of hours that would take seconds, and memory that the server keeps.
+    """
+
+    def is_early_enough(line: bytes) -> bool:
+        with contextlib.suppress(RunError):  # damaged: the one before it tells its number
+            return decode_line(path, 0, line, TraceRow).arrival <= first
+        return False
+
+    rows = list[TraceRow]()
+    for line in lines_back_to(path, is_early_enough).split(b"\n")[:-1]:
+        rows.append(decode_line(path, rows[-1].arrival + 2 if rows else 1, line, TraceRow))
+    return rows[-1].arrival + 1 if rows else 0, [row for row in rows if row.arrival >= first]

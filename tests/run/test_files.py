@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asgd.errors import RunError
-from asgd.run.files import LineAppender, give_lock_back, take_lock, whole_lines, write_atomically
+from asgd.run.files import LineAppender, give_lock_back, lines_back_to, take_lock, whole_lines, write_atomically
 
 
 def test_replacing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +53,17 @@ def test_a_lock_is_held_until_given_back(tmp_path: Path) -> None:
     give_lock_back(take_lock(tmp_path / "lock", "the thing", []))
     with pytest.raises(RunError, match="cannot be opened for writing"):
         take_lock(tmp_path / "nowhere" / "lock", "the thing", [])
+
+
+@pytest.mark.parametrize("wanted", [0, 3, 199_000, 199_999, 10**9])
+def test_the_end_of_a_long_file_is_read_and_not_the_rest(tmp_path: Path, wanted: int) -> None:
+    path = tmp_path / "lines"
+    assert lines_back_to(path, lambda line: True) == b""
+    path.write_bytes(b"".join(b"%d %s\n" % (number, b"x" * 40) for number in range(200_000)) + b"torn")
+    content = lines_back_to(path, lambda line: int(line.split()[0]) <= wanted)
+    lines = content.split(b"\n")
+    numbers = [int(line.split()[0]) for line in lines[:-1]]
+    assert lines[-1] == b"" and numbers == list(range(numbers[0], 200_000)) and numbers[0] <= wanted
+    assert wanted < 150_000 or len(content) <= 1 << 20 < path.stat().st_size
+    path.write_bytes(b"no line end")
+    assert lines_back_to(path, lambda line: True) == b""
