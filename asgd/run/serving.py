@@ -236,7 +236,7 @@ def serve(
         directory.next_incarnation()
         vectors = Vectors(flat, make_update(config, flat), kept_of_jobs(config))
         evaluations = Evaluations(config, directory.path / "snapshots")
-        saver = Saver(config, directory, serving.note)
+        saver = Saver(config, directory, evaluations, serving.note)
         clock, watch, kept = Clock(), Stopwatch(), False
         try:
             if resume:
@@ -265,8 +265,8 @@ def serve(
                 if resume:
                     server.resume(kept)
                 else:
-                    saver.save_now(state, vectors, 0.0, watch.times())  # so that there always is one to go on from
                     evaluations.keep_if_due(state, flat.state_S, 0.0)
+                    saver.save_now(state, vectors, 0.0, watch.times())  # so that there always is one to go on from
                 while server.finish is None:
                     serving.step(server)
                 wall_s = clock.now_s()
