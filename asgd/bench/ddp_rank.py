@@ -209,6 +209,7 @@ class Recorder:
             results = evaluate(task, self._flat, self._config.evaluation.batch_size)
             row = self._evaluations.result(_ME, snapshot.version, results)
             assert row is not None
+            self._evaluations.recorded(row.version)
             rows.append(row)
         return rows
 

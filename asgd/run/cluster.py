@@ -26,6 +26,7 @@ from asgd.config import Config
 from asgd.errors import AsgdError, ConfigError, Interrupted, RunError
 from asgd.run.channel import Channel
 from asgd.run.display import Display
+from asgd.run.files import reason_of
 from asgd.run.processes import LEAVE_LIMIT_S, end, ending
 from asgd.run.signals import StopRequests
 from asgd.run.status import Status
@@ -266,8 +267,11 @@ def run_cluster(
         command = [sys.executable, "-P", "-m", "asgd.run.launcher", "--path", str(path), "--data-root", str(data_root)]
         command += ["--socket-directory", str(sockets), "--server-fd", str(servers.fileno())]
         command += ["--started-s", str(time.monotonic())] + (["--resume"] if resume else [])
-        (path / "logs").mkdir(exist_ok=True)
-        log = stack.enter_context((path / "logs" / "launcher.log").open("ab"))
+        try:
+            (path / "logs").mkdir(exist_ok=True)
+            log = stack.enter_context((path / "logs" / "launcher.log").open("ab"))
+        except OSError as error:
+            raise RunError(f"{path / 'logs'} cannot be written: {reason_of(error)}") from error
         launcher = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, pass_fds=[servers.fileno()]
         )

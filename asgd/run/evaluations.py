@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,7 +98,7 @@ class Evaluations:
         train_loss = self._loss_sum / self._num_losses if self._num_losses else None
         path, copy = None, None
         if self._config.evaluate == "after":
-            path = self._directory / f"{state.version:010d}.f32"
+            path = self._path_of(state.version)
             try:
                 self._directory.mkdir(exist_ok=True)
                 path.write_bytes(state_S.numpy().data)
@@ -108,21 +110,75 @@ class Evaluations:
                 self._waiting.pop()
                 self.skipped += 1
         self._waiting.append(Snapshot(state.version, state.samples, now_s, train_loss, copy, path))
+        self._passed(state, now_s)
+
+    def _path_of(self, version: int) -> Path:
+        return self._directory / f"{version:010d}.f32"
+
+    def _passed(self, state: ServerState, now_s: float) -> None:
         self._points_passed = self._points(state, now_s)
         self._last_version = state.version
         self._loss_sum, self._num_losses = 0.0, 0
 
-    def resume_at(self, state: ServerState, now_s: float, latest: MetricsRow | None) -> None:
-        """Go on after a restart: what had been evaluated until then isn't due again, and old snapshots go."""
-        for left_behind in self._directory.glob("*.f32"):
-            left_behind.unlink(missing_ok=True)
-        self._points_passed = self._points(state, now_s)
-        self.latest = latest
-        self._last_version = latest.version if latest else -1
+    def kept(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a checkpoint must hold so that no evaluation is missing after it: the open snapshots (those of "after"
+        are in their files), and the losses since the last one.
+        """
+        snapshots = sorted((*self._at_work.values(), *self._waiting), key=lambda snapshot: snapshot.version)
+        plain = {
+            # Losses as text: JSON has no numbers that are not finite.
+            "open": [
+                [s.version, s.samples, s.time_s, None if s.train_loss is None else repr(s.train_loss)]
+                for s in snapshots
+            ],
+            "losses": [repr(self._loss_sum), self._num_losses],
+            "last_version": self._last_version,
+            "skipped": self.skipped,
+        }
+        return plain, {str(s.version): s.state_S for s in snapshots if s.state_S is not None}
 
-    def pass_by(self, state: ServerState, now_s: float) -> None:
-        """Count the points of evaluation up to now as passed: what they gave is in the record already."""
-        self._points_passed = self._points(state, now_s)
+    def resume_at(
+        self,
+        state: ServerState,
+        now_s: float,
+        done: Collection[MetricsRow],
+        plain: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        state_bytes: int,
+    ) -> list[int]:
+        """Go on after a restart with what `kept` gave; returns the versions whose snapshots are missing.
+
+        Arguments: state, now_s: of the checkpoint; done: the evaluations in the record, which aren't due again; plain,
+        tensors: of the checkpoint, empty without one; state_bytes: the length of a snapshot. Others are removed.
+        """
+        evaluated, missing = {row.version for row in done}, list[int]()
+        if plain or done or state.version:  # otherwise it is the beginning, and version 0 is due
+            self._points_passed = self._points(state, now_s)
+        self.latest = max(done, key=lambda row: row.version, default=None)
+        until_then = (row.version for row in done if row.version <= state.version)
+        self._last_version = max(plain.get("last_version", -1), *until_then, -1)
+        loss_sum, self._num_losses = plain.get("losses", ("0.0", 0))
+        self._loss_sum = float(loss_sum)
+        for version, samples, time_s, train_loss in plain.get("open", []):
+            copy, path = tensors.get(str(version)), self._path_of(version)
+            if version in evaluated:
+                continue
+            if copy is None and not (path.is_file() and path.stat().st_size == state_bytes):
+                missing.append(version)
+                continue
+            loss = None if train_loss is None else float(train_loss)
+            self._waiting.append(Snapshot(version, samples, time_s, loss, copy, path if copy is None else None))
+        still_open = {snapshot.path for snapshot in self._waiting}
+        for left_behind in self._directory.glob("*.f32"):
+            if left_behind not in still_open:
+                left_behind.unlink(missing_ok=True)
+        self.skipped = plain.get("skipped", 0) + len(missing)
+        return missing
+
+    def pass_if_due(self, state: ServerState, now_s: float) -> None:
+        """Count the current version as kept, if it is due: its evaluation is in the record already."""
+        if self._due(state, now_s):
+            self._passed(state, now_s)
 
     def next_for(self, evaluator: bytes, training: bool) -> Snapshot | None:
         """The snapshot that an evaluator gets now, None when there is none for the time being."""
@@ -137,8 +193,6 @@ class Evaluations:
         if snapshot is None or snapshot.version != version:
             return None
         del self._at_work[evaluator]
-        if snapshot.path is not None:
-            snapshot.path.unlink(missing_ok=True)
         row = MetricsRow(
             time_s=snapshot.time_s,
             version=version,
@@ -151,6 +205,11 @@ class Evaluations:
         if self.latest is None or row.version >= self.latest.version:
             self.latest = row
         return row
+
+    def recorded(self, version: int) -> None:
+        """A result is in the file of the record: its snapshot isn't needed again, whatever happens."""
+        if self._config.evaluate == "after":
+            self._path_of(version).unlink(missing_ok=True)
 
     def is_at_work(self, evaluator: bytes) -> bool:
         """Whether an evaluator has a snapshot whose result is awaited."""

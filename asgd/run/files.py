@@ -96,7 +96,8 @@ class LineAppender:
             if sync:
                 os.fsync(self._descriptor)
         except OSError as error:
-            os.ftruncate(self._descriptor, self._size)  # no half line: the lines stay in memory and can be tried again
+            with contextlib.suppress(OSError):  # the directory may have become read-only; a half line is cut off later
+                os.ftruncate(self._descriptor, self._size)  # no half line: they stay in memory and can be tried again
             raise RunError(f"{self.path} cannot be written: {reason_of(error)}.") from error
 
     def close(self, sync: bool = False) -> None:

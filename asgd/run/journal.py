@@ -177,6 +177,8 @@ class Journal:
             if not self._syncing.done():
                 return
             self._collect()
+        if os.fstat(self._descriptor).st_nlink == 0:
+            raise RunError(f"{self.path} was removed while the run was writing it: nothing of the run can be kept.")
         self._synced_s, self._synced_at = now_s, self.position
         self._syncing = self._syncer.submit(os.fsync, self._descriptor)
 

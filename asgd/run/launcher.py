@@ -35,9 +35,10 @@ from typing import Any
 import msgspec
 
 from asgd.config import load_config
-from asgd.errors import AsgdError
+from asgd.errors import AsgdError, RunError
 from asgd.run.channel import Channel
 from asgd.run.checkpoints import list_checkpoints
+from asgd.run.files import reason_of
 from asgd.run.processes import die_with, take_output, tell
 from asgd.run.roles import Prepared, evaluator_role, prepare, server_role, worker_role
 from asgd.run.signals import StopRequests, stopping_by_signals
@@ -88,8 +89,8 @@ class Launcher:
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         name = role if worker < 0 else f"{role}-{worker}"
-        _redirect(self.path / "logs" / f"{name}.log")
         try:
+            _redirect(self.path / "logs" / f"{name}.log")
             self._role(role, worker, address)
         except AsgdError as error:
             traceback.print_exc()
@@ -160,8 +161,11 @@ def _say(line: str) -> None:
 
 def _redirect(log: Path) -> None:
     """Standard output and error go to the role's log, standard input is empty."""
-    log.parent.mkdir(exist_ok=True)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        log.parent.mkdir(exist_ok=True)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise RunError(f"{log} cannot be written: {reason_of(error)}") from error
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(file, 1)
@@ -211,6 +215,7 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the supervisor ends us by closing our input
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # and hears itself that the terminal was closed; so for our children
     out = take_output()
 
     def emit(event: dict[str, Any]) -> None:

@@ -270,7 +270,10 @@ class RunDirectory:
     def remove_summary(self) -> None:
         """Take summary.json away, when a run that had ended goes on."""
         self._check_writable()
-        (self.path / SUMMARY).unlink(missing_ok=True)
+        try:
+            (self.path / SUMMARY).unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.path / SUMMARY} cannot be removed: {reason_of(error)}.") from error
 
     def next_incarnation(self) -> int:
         """Number this start of the server: 0 first, then 1 and so on; stored before it is returned.

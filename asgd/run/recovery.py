@@ -27,8 +27,13 @@ from asgd.run.files import decode_line, lines_back_to
 from asgd.run.formats import ServerTimes
 from asgd.run.journal import Journal, Opened, entries
 from asgd.run.recompute import Recomputation, as_opened, header_for, opened_by, reopened
+<<<<<<< HEAD
 from asgd.run.records import JOURNAL, TRACE, UNDONE_JOURNAL, RunDirectory
 from asgd.run.saving import has_reads, take_over
+=======
+from asgd.run.records import JOURNAL, UNDONE_JOURNAL, RunDirectory
+from asgd.run.saving import evaluations_of, has_reads, take_over
+>>>>>>> trials
 from asgd.run.vectors import Vectors
 
 IN_CHECKPOINT_MODE = "go on from the checkpoint alone with --set recovery.mode=checkpoint"
@@ -90,9 +95,14 @@ def recover(
         now_s, times = take_over(checkpoint, state, vectors)
         saved_at = (checkpoint.version, now_s)
     kept, first = False, state.rows
+    if not exact:
+        directory.truncate_metrics(state.version)
+    missing = evaluations.resume_at(
+        state, now_s, directory.read_metrics(), *evaluations_of(checkpoint), flat.state_view().nbytes
+    )
+    for version in missing:
+        note(f"the snapshot of version {version} is gone: its evaluation is missing")
     if exact:
-        rows = directory.read_metrics()
-        evaluations.resume_at(state, now_s, rows[-1] if rows else None)
         begin_at = 0 if checkpoint is None else int(checkpoint.state["journal"]["offset"])
         state, now_s = _recompute(config, task, directory, flat, vectors, state, begin_at, now_s, evaluations)
         kept = state.finished is None or (state.finished.complete and _is_used_up(config, state, now_s))
@@ -102,11 +112,6 @@ def recover(
         note(f"resumed at version {state.version}" + (f"; {undone} later arrivals are undone" if undone else ""))
     directory.truncate_metrics(state.version)
     directory.remove_summary()
-    rows = directory.read_metrics()
-    if exact:
-        evaluations.latest = rows[-1] if rows else None
-    else:
-        evaluations.resume_at(state, now_s, rows[-1] if rows else None)
     start = opened_by(config, state, directory.incarnation, kept=kept)
     journal.opened(start)
     return Recovered(reopened(config, state, start), Clock(now_s), times, kept, saved_at)
@@ -172,12 +177,15 @@ def _recompute(
     compute = TaskCompute(config, task, flat, vectors)
     again = Recomputation(config, compute, state, on_row)
     again.now_s = now_s
+    evaluated = {row.version for row in directory.read_metrics()}
+    if 0 not in evaluated:
+        evaluations.keep_if_due(state, flat.state_S, now_s)  # without a checkpoint it begins with version 0
     for entry in entries(directory.path / JOURNAL, begin_at):
         again.take(entry)
-        if evaluations.latest is None or again.state.version > evaluations.latest.version:
-            evaluations.keep_if_due(again.state, flat.state_S, again.now_s)
+        if again.state.version in evaluated:
+            evaluations.pass_if_due(again.state, again.now_s)
         else:
-            evaluations.pass_by(again.state, again.now_s)
+            evaluations.keep_if_due(again.state, flat.state_S, again.now_s)
         if again.differences:
             difference = again.differences[0].sentence()
             raise RunError(f"the journal doesn't give again what it gave: {difference}; {IN_CHECKPOINT_MODE}")

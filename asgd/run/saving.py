@@ -14,21 +14,28 @@ from asgd.config import Config
 from asgd.core.state import ServerState
 from asgd.errors import AsgdError
 from asgd.run.checkpoints import Checkpoint, save
+from asgd.run.evaluations import Evaluations
 from asgd.run.formats import ServerTimes
 from asgd.run.records import RunDirectory
 from asgd.run.vectors import Vectors
+
+_SNAPSHOT = "snapshot."  # before the version, in the name of a tensor
 
 
 class Saver:
     """Writes a checkpoint when one is due: copied by the server's thread, written by another, one at a time.
 
     Arguments: config: the run's; directory: the run's, whose trace is flushed first, so that it always reaches as far
-    as the newest checkpoint; note: takes one line about each failure. A checkpoint that can't be written in mid-run
-    is told and tried again when the next one is due; at the end it is an error.
+    as the newest checkpoint; evaluations: whose open snapshots go into checkpoints; note: takes one line about each
+    failure. A checkpoint that can't be written in mid-run is told and tried again when the next one is due; at the end
+    it is an error.
     """
 
-    def __init__(self, config: Config, directory: RunDirectory, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: Config, directory: RunDirectory, evaluations: Evaluations, note: Callable[[str], None]
+    ) -> None:
         self._config, self._directory, self._note = config.checkpoints, directory, note
+        self._evaluations = evaluations
         self._exact = config.recovery.mode == "exact"
         self._path: Path = directory.path / "checkpoints"
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -67,6 +74,9 @@ class Saver:
         """
         self._directory.flush(sync=True)
         tensors, plain = content(state, vectors, now_s, times, self._exact)
+        evaluations, snapshots = self._evaluations.kept()
+        tensors |= {f"{_SNAPSHOT}{version}": state_S for version, state_S in snapshots.items()}
+        plain["evaluations"] = evaluations
         journal = self._directory.journal
         place = {"since": journal.since, "offset": journal.position}
         return tensors, plain | {"journal": place, "opened": list(journal.last_opened)}
@@ -113,6 +123,14 @@ def content(
         tensors |= {f"read.{place}": read_S for place, read_S in enumerate(reads_S)}
         plain["reads"] = [list(pair) for pair in jobs]
     return tensors, plain
+
+
+def evaluations_of(checkpoint: Checkpoint | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a checkpoint holds of the evaluations, see `Evaluations.kept`; nothing without one, or in an old one."""
+    if checkpoint is None:
+        return {}, {}
+    tensors = {n.removeprefix(_SNAPSHOT): t for n, t in checkpoint.tensors.items() if n.startswith(_SNAPSHOT)}
+    return checkpoint.state.get("evaluations", {}), tensors
 
 
 def has_reads(checkpoint: Checkpoint) -> bool:

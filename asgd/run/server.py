@@ -245,6 +245,8 @@ class Server:
                     refuse(self, session.peer, unasked, reply=False)
                     return
                 self.directory.append_metrics(row)
+                self.directory.flush()
+                self.evaluations.recorded(row.version)
                 self._watch.lap("record_s")
             case _:
                 raise ProtocolError(f"{type(request).__name__} is not for a {session.role} to send")

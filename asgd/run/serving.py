@@ -236,7 +236,7 @@ def serve(
         directory.next_incarnation()
         vectors = Vectors(flat, make_update(config, flat), kept_of_jobs(config))
         evaluations = Evaluations(config, directory.path / "snapshots")
-        saver = Saver(config, directory, serving.note)
+        saver = Saver(config, directory, evaluations, serving.note)
         clock, watch, kept = Clock(), Stopwatch(), False
         try:
             if resume:
@@ -261,12 +261,13 @@ def serve(
                 serving.note(f"listening at {transport.address}")
                 if channel is not None:
                     server.sessions.reserved = frozenset(range(config.cluster.num_workers))
-                    channel.send({"address": transport.address})
                 if resume:
                     server.resume(kept)
                 else:
-                    saver.save_now(state, vectors, 0.0, watch.times())  # so that there always is one to go on from
                     evaluations.keep_if_due(state, flat.state_S, 0.0)
+                    saver.save_now(state, vectors, 0.0, watch.times())  # so that there always is one to go on from
+                if channel is not None and (server.finish is None or evaluations.num_open):
+                    channel.send({"address": transport.address})  # otherwise there is nothing that others could do
                 while server.finish is None:
                     serving.step(server)
                 wall_s = clock.now_s()

@@ -33,9 +33,13 @@ class StopRequests:
 
 @contextlib.contextmanager
 def stopping_by_signals() -> Iterator[StopRequests]:
-    """SIGINT and SIGTERM become stop requests for as long as this lasts."""
+    """SIGINT, SIGTERM and SIGHUP become stop requests for as long as this lasts; a SIGHUP that is ignored, as by nohup,
+    stays so.
+    """
     stops = StopRequests()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = [signal.signal(number, stops._on_signal) for number in numbers]
     try:
         yield stops

@@ -228,7 +228,8 @@ def simulate_into(
         begin_journal(config, directory, simulation.state)
         journal = directory.journal
         summary = simulation.run(directory.append_trace, directory.append_metrics, progress, journal.append)
-        saver = Saver(config, directory, directory.notes.append)
+        nothing_open = Evaluations(config, path / "snapshots")  # each version was evaluated at once
+        saver = Saver(config, directory, nothing_open, directory.notes.append)
         saver.save_last(simulation.state, simulation.compute.vectors, simulation.now_s)
         directory.write_summary(summary)
     finish = simulation.state.finished

@@ -75,7 +75,8 @@ class LiveServer:
         self.flat = build_model(self.task, config.seed)
         vectors = self.vectors = Vectors(self.flat, make_update(config, self.flat), kept_of_jobs(config))
         evaluations = Evaluations(config, self.path / "snapshots")
-        self.saver, watch, clock, kept = Saver(config, self.directory, self.notes.append), Stopwatch(), Clock(), False
+        self.saver = Saver(config, self.directory, evaluations, self.notes.append)
+        watch, clock, kept = Stopwatch(), Clock(), False
         if resume:
             back = recover(config, self.task, self.directory, self.flat, vectors, evaluations, self.notes.append)
             state, clock, kept = back.state, back.clock, back.kept

@@ -65,7 +65,8 @@ class World:
         RunDirectory.create(path, to_toml(config)).close()
         self.directory = RunDirectory.open(path, mode="write")
         self.wire, self.notes = Wire(), []
-        self.saver = Saver(config, self.directory, self.notes.append)
+        evaluations = Evaluations(config, path)
+        self.saver = Saver(config, self.directory, evaluations, self.notes.append)
         state = make_state(config)
         begin_journal(config, self.directory, state)
         self.server = Server(
@@ -77,7 +78,7 @@ class World:
             self.wire,
             Clock(),
             Stopwatch(),
-            Evaluations(config, path),
+            evaluations,
             self.saver,
             self.notes.append,
         )

@@ -217,3 +217,16 @@ def test_evaluation_after_training(config, tmp_path):
     assert [row.version for row in run.metrics] == [0, 50, 100, 150, 200]
     assert run.summary.test_accuracy is not None
     assert not list((run.path / "snapshots").iterdir())
+
+
+@pytest.mark.parametrize("mode", ["checkpoint", "exact"])
+def test_a_run_that_has_ended_is_resumed_without_starting_anybody(config, tmp_path, mode):
+    """They would look for a server that has nothing to do and is gone before they are there."""
+    config["budget"], config["recovery"] = {"versions": 30}, {"mode": mode}
+    first = train(config, run_dir=tmp_path / "run")
+    log = tmp_path / "run" / "logs" / "worker-0.log"
+    before, metrics = log.read_text(), first.metrics
+    again = resume(tmp_path / "run")
+    assert log.read_text() == before and again.metrics == metrics
+    assert again.summary.finished and again.summary.parameters_sha256 == first.summary.parameters_sha256
+    check_books(again)

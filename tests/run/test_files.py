@@ -45,6 +45,24 @@ def test_whole_lines(tmp_path: Path) -> None:
     assert whole_lines(tmp_path / "lines") == (b"one\n", True)
 
 
+def test_a_directory_that_becomes_read_only_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    appender = LineAppender(tmp_path / "lines", [])
+    appender.append(b"one")
+    appender.flush()
+
+    def read_only(*arguments: object) -> int:
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", read_only)
+        patch.setattr(os, "ftruncate", read_only)
+        appender.append(b"two")
+        with pytest.raises(RunError, match="lines cannot be written: Read-only file system"):
+            appender.flush()
+    appender.close()
+    assert (tmp_path / "lines").read_bytes() == b"one\ntwo\n"
+
+
 def test_a_lock_is_held_until_given_back(tmp_path: Path) -> None:
     held = take_lock(tmp_path / "lock", "the thing", [])
     with pytest.raises(RunError, match="is writing the thing: stop it first"):

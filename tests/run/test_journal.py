@@ -198,3 +198,12 @@ def test_it_is_brought_to_the_disk_in_groups(written, monkeypatch):
     journal.sync()
     assert len(synced) == 4
     journal.close()
+
+
+def test_a_journal_that_is_removed_is_noticed(tmp_path):
+    path = tmp_path / "journal.bin"
+    journal = Journal(path, Header(1, "asynchronous", "t"), [])
+    path.unlink()
+    with pytest.raises(RunError, match="was removed while the run was writing it"):
+        journal.sync_if_due(1.0)
+    journal.close()

@@ -297,3 +297,63 @@ def test_a_run_that_had_ended_goes_on_with_a_larger_budget(tmp_path):
     assert live.server.finish is None
     rows = check_whole(path, go_on(live), restarts=2)
     assert len(rows) > 90 and sum(row.action == "lost" for row in rows) == 2
+
+
+def snapshots_of(live):
+    return {s.version: (s.samples, s.time_s, s.train_loss, s.read().tolist()) for s in live.server.evaluations._waiting}
+
+
+@pytest.mark.parametrize("saves", [(), (12,), (12, 22)])
+@pytest.mark.parametrize("evaluate", ["during", "after"])
+@pytest.mark.parametrize("mode", ["checkpoint", "exact"])
+def test_no_evaluation_is_missing_doubled_or_another_after_a_restart(tmp_path, mode, evaluate, saves):
+    """Those that wait at the server's death wait again, with the same parameters and the same mean of the losses."""
+    live = LiveServer(tmp_path / "run", configured(mode=mode, evaluation={"evaluate": evaluate, "every_versions": 10}))
+    live.join_all(3)
+    at_saves = {}
+    for number in range(1, 26):
+        live.answer()
+        if number in saves:
+            live.save()
+            at_saves = snapshots_of(live)
+    if mode == "checkpoint" and not saves:
+        return live.close()
+    evaluations, before = live.server.evaluations, snapshots_of(live)
+    assert list(before) == [0, 10, 20]
+    evaluations.next_for(b"evaluator", training=False)
+    live.directory.append_metrics(evaluations.result(b"evaluator", 0, {"loss": 1.0}))
+    live.directory.flush()
+    evaluations.recorded(0)
+    losses = evaluations._loss_sum
+    live.crash()
+    live.start(resume=True)
+    expected = at_saves if mode == "checkpoint" else before
+    after = snapshots_of(live)
+    assert {version: kept[2:] for version, kept in after.items()} == {
+        version: kept[2:] for version, kept in expected.items() if version > 0
+    }
+    if mode == "exact":
+        assert live.server.evaluations._loss_sum == losses
+    assert live.server.evaluations.latest.version == 0 and live.server.evaluations.num_missing == len(after)
+    live.join_all(3)
+    live.keep_house()
+    while live.server.finish is None:
+        live.answer()
+    versions = [*after, *(version for version in snapshots_of(live) if version not in after)]
+    if evaluate == "after":  # "during" skips what a slow evaluator doesn't get to
+        assert versions == sorted({*range(10, live.state.version, 10), live.state.version})
+    live.close()
+
+
+def test_a_snapshot_that_is_gone_is_said(tmp_path):
+    config = configured(evaluation={"evaluate": "after", "every_versions": 10})
+    live = LiveServer(tmp_path / "run", config)
+    live.join_all(3)
+    live.answers(25)
+    live.save()
+    live.crash()
+    (tmp_path / "run" / "snapshots" / "0000000010.f32").write_bytes(b"short")
+    live.start(resume=True)
+    assert "the snapshot of version 10 is gone: its evaluation is missing" in live.notes
+    assert list(snapshots_of(live)) == [0, 20] and live.server.evaluations.num_missing == 3
+    live.close()
