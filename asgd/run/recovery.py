@@ -27,13 +27,8 @@ from asgd.run.files import decode_line, lines_back_to
 from asgd.run.formats import ServerTimes
 from asgd.run.journal import Journal, Opened, entries
 from asgd.run.recompute import Recomputation, as_opened, header_for, opened_by, reopened
-<<<<<<< HEAD
 from asgd.run.records import JOURNAL, TRACE, UNDONE_JOURNAL, RunDirectory
-from asgd.run.saving import has_reads, take_over
-=======
-from asgd.run.records import JOURNAL, UNDONE_JOURNAL, RunDirectory
 from asgd.run.saving import evaluations_of, has_reads, take_over
->>>>>>> trials
 from asgd.run.vectors import Vectors
 
 IN_CHECKPOINT_MODE = "go on from the checkpoint alone with --set recovery.mode=checkpoint"
