@@ -11,34 +11,19 @@ from hashlib import blake2b
 from math import isfinite
 from typing import Any
 
-from asgd.core.actions import (
-    Accumulate,
-    Action,
-    Apply,
-    Assign,
-    Cancel,
-    Finish,
-    Mix,
-    Quarantine,
-    Record,
-    Refuse,
-    Step,
-    StepSize,
-    Store,
-)
+from asgd.core.actions import Action, Assign, Cancel, Finish, Quarantine, Record, Refuse, Step, StepSize
 from asgd.core.budget import Budget
-from asgd.core.divergence import Divergence
 from asgd.core.events import Arrival, Begin, Event, Join, Leave, Resume, Stop, Tick
-from asgd.core.guard import NormGuard, Offenders
 from asgd.core.invariants import problems
+from asgd.core.judge import NOT_FINITE, Judge
 from asgd.core.ledger import Job, Ledger
-from asgd.core.methods.base import Answer, Decision, Method, UseAccumulate, UseApply, UseMix, UseNot, UseStore
+from asgd.core.methods.base import Answer, Decision, Method, UseNot
 from asgd.core.schedules import Schedule
 from asgd.core.step_rules import Rule
 from asgd.core.step_sizes import StepSizes
 from asgd.core.trace import TraceRow
+from asgd.core.uses import Uses
 
-NOT_FINITE = "not finite"
 CANCELLED = "cancelled"
 
 
@@ -57,8 +42,7 @@ class ServerState:
         first_job: number of the first job, so that numbers stay unique over restarts.
         seed: of what methods draw at random.
         queues: whether a worker may have more jobs than `jobs_per_worker`, worked off first-in first-out.
-        norm_guard: k of the `NormGuard`, >= 0; 0: none.
-        quarantine_after: limit of the `Offenders`, >= 0; 0: nobody is quarantined.
+        norm_guard, quarantine_after: of the judgement of gradients, see `Judge`.
 
     Example:
         >>> from asgd.core.methods import make_method
@@ -101,12 +85,9 @@ class ServerState:
         self.cancelled = 0
         self.begun = False
         self.finished: Finish | None = None
-        self._accumulated = 0  # gradients in slots since the last update
+        self._uses = Uses(method.name)
         self._members: dict[int, None] = {}
-        self._divergence = Divergence()
-        self._guard = NormGuard(norm_guard)
-        self._offenders = Offenders(quarantine_after)
-        self.quarantined: dict[int, str] = {}  # worker -> why
+        self._judge = Judge(norm_guard, quarantine_after)
         # Each appends what it causes to the list that `handle` returns: one list per event, no generators on the way.
         self._handlers: dict[type[Any], Callable[[Any, list[Action]], None]] = {
             Join: self._join,
@@ -140,6 +121,11 @@ class ServerState:
     def outstanding(self) -> Collection[Job]:
         return self.ledger.outstanding.values()
 
+    @property
+    def quarantined(self) -> dict[int, str]:
+        """Worker -> why."""
+        return self._judge.quarantined
+
     def draw(self, purpose: str, counter: int, bound: int) -> int:
         """A number from 0 to bound - 1 that depends on the seed, the purpose and the counter alone."""
         digest = blake2b(f"{self.seed}/{purpose}/{counter}".encode(), digest_size=16).digest()
@@ -162,7 +148,7 @@ class ServerState:
     def _join(self, event: Join, actions: list[Action]) -> None:
         if event.worker in self._members or self.num_jobs(event.worker):
             raise ValueError(f"worker {event.worker} has joined already")
-        if self.finished or event.worker in self.quarantined:
+        if self.finished or event.worker in self._judge.quarantined:
             return
         self._members[event.worker] = None
         self.ledger.stats_of(event.worker)
@@ -193,17 +179,15 @@ class ServerState:
             return
         concurrency = len(ledger.outstanding)
         job, delay = self._take(event.job)
-        finite = event.finite and isfinite(event.loss)
-        self._divergence.heard(event.worker, finite)
         self.gradients += 1
         self.samples += event.samples
         seconds = event.compute_s + event.wait_s
-        refusal = self._guard.refuses(event.norm) if finite else NOT_FINITE
+        refusal = self._judge.refusal(event)
         answer = Answer(event.worker, event.job, delay, event.samples, refusal, seconds, event.distance)
         decision = self.method.arrived(self, answer)
         if refusal is not None and not isinstance(decision.use, UseNot):
             raise ValueError(f"method {self.method.name} uses a gradient that is refused ({refusal}): {decision}")
-        action, reason, step_size, vector_action = self._use(decision, event.worker)
+        action, reason, step_size, vector_action = self._uses.of(decision, event.worker, ledger)
         if vector_action is not None:
             actions.append(vector_action)
         if action == "discard":
@@ -211,50 +195,24 @@ class ServerState:
         else:
             ledger.count_used(event.worker, delay)
         self._conclude(event, job, delay, concurrency, decision, action, reason, step_size, actions)
-        if not finite and self._divergence.is_certain(self._members.keys()):
-            count = self._divergence.in_a_row
-            self._finish(f"diverged: the last {count} gradients were not finite", actions, failed=True)
-        self._judge(event, refusal, actions)
+        if refusal == NOT_FINITE:
+            diverged = self._judge.divergence(self._members.keys())
+            if diverged is not None:
+                self._finish(diverged, actions, failed=True)
+        offence = self._judge.offence(event.worker, event.version, refusal)
+        if offence is not None and not self.finished:
+            self._quarantine(event.worker, offence, event.now_s, actions)
 
-    def _judge(self, event: Arrival, refusal: str | None, actions: list[Action]) -> None:
-        """Quarantine a worker whose gradients are refused again and again: it leaves, and doesn't come back."""
-        if refusal is None:
-            self._offenders.sound(event.worker, event.version)
-        elif self._offenders.refused(event.worker, event.version) and not self.finished:
-            reason = f"quarantined: {self._offenders.limit} of its gradients in a row were refused ({refusal})"
-            self.quarantined[event.worker] = reason
-            actions.append(Quarantine(event.worker, reason))
-            self._leave(Leave(event.worker, reason, event.now_s), actions)
+    def _quarantine(self, worker: int, reason: str, now_s: float, actions: list[Action]) -> None:
+        """A worker whose gradients are refused again and again leaves, and doesn't come back."""
+        self._judge.quarantined[worker] = reason
+        actions.append(Quarantine(worker, reason))
+        self._leave(Leave(worker, reason, now_s), actions)
 
     def _take(self, number: int) -> tuple[Job, int]:
         """Remove an outstanding job; returns it with its delay."""
         self._step_sizes.taken(number)
         return self.ledger.take(number)
-
-    def _use(self, decision: Decision, worker: int) -> tuple[str, str | None, StepSize | None, Action | None]:
-        """What is recorded of the use of a gradient (action, reason, step size), and the action that carries it out."""
-        # Weight 1/tau_C: each worker's statistics enter as one of tau_C, and a single worker's replace the old ones. So
-        # also where gradients are kept in a table, as Ringleader's: no step is the end of a mean over workers there.
-        weight = 1.0 / self.ledger.max_concurrency
-        match decision.use:
-            case UseApply(size, clip, correction) if decision.step is None:
-                self.ledger.add_weight(worker, size.value)
-                return "apply", None, size, Apply(size, weight, clip, correction)
-            case UseMix(share) if decision.step is None:
-                self.ledger.add_weight(worker, share)
-                return "apply", None, StepSize(share, share), Mix(share, weight)
-            case UseAccumulate(slot, share, kept):
-                self.ledger.put_in_slot(slot, worker, share)
-                if not kept:  # so that the statistics after k gradients are the mean of the k workers'
-                    self._accumulated += 1
-                    weight = 1.0 / self._accumulated
-                return "accumulate", None, None, Accumulate(slot, share, weight)
-            case UseStore(slot):
-                self.ledger.put_in_slot(slot, worker, 1.0, replace=True)
-                return "accumulate", None, None, Store(slot, weight)
-            case UseNot(reason):
-                return "discard", reason, None, None
-        raise ValueError(f"method {self.method.name} doesn't say how the gradient is used, or steps twice: {decision}")
 
     def _why_refused(self, event: Arrival) -> str | None:
         job = self.ledger.outstanding.get(event.job)
@@ -269,7 +227,7 @@ class ServerState:
     def _leave(self, event: Leave, actions: list[Action]) -> None:
         if self._members.pop(event.worker, self) is self or self.finished:
             return
-        self._offenders.forget(event.worker)
+        self._judge.forget(event.worker)
         for number in [job.job for job in self.ledger.outstanding.values() if job.worker == event.worker]:
             if not self.finished and number in self.ledger.outstanding:
                 self._lose(number, event.reason, event.now_s, actions)
@@ -307,7 +265,7 @@ class ServerState:
         if step_size is not None:
             self.ledger.advance(concurrency)
             self._step_sizes.stepped(step_size.value, self.samples)
-            self._accumulated = 0
+            self._uses.accumulated = 0
         # Every field in its order: given by name they take three times as long, which is 7% of an arrival.
         row = TraceRow(
             self.rows,
@@ -403,11 +361,8 @@ class ServerState:
             "rows": self.rows,
             "refused": self.refused,
             "cancelled": self.cancelled,
-            "accumulated": self._accumulated,
-            "divergence": self._divergence.to_dict(),
-            "guard": self._guard.to_dict(),
-            "offenders": self._offenders.to_dict(),
-            "quarantined": list(self.quarantined.items()),
+            "accumulated": self._uses.accumulated,
+            **self._judge.to_dict(),
             "members": list(self._members),
             "begun": self.begun,
             "finished": None if self.finished is None else list(self.finished),
@@ -426,12 +381,8 @@ class ServerState:
         self._step_sizes.restore(plain["step_sizes"])
         self.samples, self.gradients = plain["samples"], plain["gradients"]
         self.rows, self.refused, self.cancelled = plain["rows"], plain["refused"], plain["cancelled"]
-        self._accumulated = plain["accumulated"]
-        self._divergence.restore(plain["divergence"])
-        if "guard" in plain:  # not in checkpoints from before there was one
-            self._guard.restore(plain["guard"])
-            self._offenders.restore(plain["offenders"])
-            self.quarantined = {worker: reason for worker, reason in plain["quarantined"]}
+        self._uses.accumulated = plain["accumulated"]
+        self._judge.restore(plain)
         if keep:
             self._members = dict.fromkeys(plain["members"])
             self.begun = plain["begun"]

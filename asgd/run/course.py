@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from asgd.core.state import NOT_FINITE
+from asgd.core.judge import NOT_FINITE
 from asgd.core.trace import TraceRow
 
 TOLD = (1, 10, 100, 1000, 10_000, 100_000)  # what may happen very often is told when it has happened so many times

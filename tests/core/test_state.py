@@ -13,8 +13,8 @@ from helpers.core_driver import Driver, make_state
 from asgd.core.actions import Assign, Refuse
 from asgd.core.budget import Budget
 from asgd.core.events import Arrival, Begin, Join, Leave, Resume, Stop, Tick
+from asgd.core.judge import NOT_FINITE
 from asgd.core.schedules import Schedule
-from asgd.core.state import NOT_FINITE
 
 
 def start(workers=3, **options):
