@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-import torch._dynamo  # noqa: F401 DDP imports it when it wraps a model, which takes seconds: once, before the forks
 
 from asgd.bench.ddp import DdpRun, Work
 from asgd.bench.ddp_rank import run_rank
@@ -187,6 +186,8 @@ def main() -> int:
         if device.type != "cpu":
             name = work.config.cluster.device
             raise ConfigError(f'cluster.device = "{name}" is {device}: the baseline on DDP computes on the CPU only')
+        import torch._dynamo  # noqa: F401 DDP does when it wraps a model, which takes seconds: once, before the forks
+
         prepared = prepare(work.config, Path(work.data_root))
         gc.freeze()  # what is there already stays on pages that the ranks share
         group = Group(prepared, work, out)
