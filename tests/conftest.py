@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -19,6 +20,12 @@ hypothesis.settings.register_profile(
     "asgd", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
 hypothesis.settings.load_profile("asgd")
+
+
+def pytest_collection_finish() -> None:
+    """Take what collecting has imported (torch, matplotlib, scipy) out of every garbage collection to come."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

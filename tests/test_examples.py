@@ -24,6 +24,10 @@ def test_examples(name):
 
 
 def test_the_core_has_examples():
-    counts = {name: doctest.testmod(importlib.import_module(name)).attempted for name in MODULES}
+    """They are only counted here; each module's own test runs them."""
+    finder = doctest.DocTestFinder()
+    counts = {
+        name: sum(len(test.examples) for test in finder.find(importlib.import_module(name), name)) for name in MODULES
+    }
     assert sum(counts[name] for name in counts if name.startswith("asgd.core.")) > 20
     assert sum(counts.values()) > 60

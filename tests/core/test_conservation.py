@@ -39,9 +39,8 @@ def drive(method, rule, jobs_per_worker, steps):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("rule", ["scale", "drop", "wu_adaptive_2"])
-@settings(deadline=None, max_examples=60)
-@given(steps=STEPS, jobs_per_worker=st.integers(1, 3))
+@settings(deadline=None, max_examples=90)
+@given(rule=st.sampled_from(["scale", "drop", "wu_adaptive_2"]), steps=STEPS, jobs_per_worker=st.integers(1, 3))
 def test_books_hold_from_the_trace_alone(method, rule, steps, jobs_per_worker):
     jobs_per_worker = min(jobs_per_worker, METHODS[method].max_jobs_per_worker or jobs_per_worker)
     driver = drive(method, rule, jobs_per_worker, steps)

@@ -65,12 +65,12 @@ def test_a_run_that_its_budget_ended_goes_on_without_the_worker_that_was_last(me
     for workers in (others, others[:1], [last], [8, 9]):
         again = restart(driver, method, workers, method_options=options)
         before = 0
-        for arrival in range(1, 501):
+        for arrival in range(1, 151):
             answer_somebody(again, chance)
-            if arrival % 100 == 0:
+            if arrival % 50 == 0:
                 assert again.state.version > before, "it steps no more"
                 before = again.state.version
-        assert {again.given[row.job][0] for row in again.rows[-200:]} == set(workers), "everybody has work"
+        assert {again.given[row.job][0] for row in again.rows[-100:]} == set(workers), "everybody has work"
 
 
 def test_rescaled_forgets_the_time_of_a_worker_that_does_not_come_back():

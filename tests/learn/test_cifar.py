@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgd.learn import cifar
@@ -25,6 +25,7 @@ PLAIN = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(PLAIN)
 def test_plain_data_come_out_as_they_went_in(value):
     assert take_apart(pickle.dumps(value, protocol=2)) == value

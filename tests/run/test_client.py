@@ -26,6 +26,7 @@ from asgd.run.client import Connection, Refusal
 from asgd.run.signals import StopRequests
 
 CONFIG = load_config({"budget": {"versions": 1}, "cluster": {"start_timeout_s": 2.0, "server_timeout_s": 1.0}})
+QUICK = load_config({"budget": {"versions": 1}, "cluster": {"start_timeout_s": 0.4, "server_timeout_s": 0.6}})
 WELCOME = Welcome(worker=3, payload_bytes=4, run="r", time_s=1.5, sent_s=100.0, incarnation=0)
 
 
@@ -88,10 +89,10 @@ def test_a_final_no_is_an_error(reply, sentence):
 def test_silence_has_a_limit():
     hub = InProcessHub()
     with hub.server():
-        with pytest.raises(RunError, match=r"no server answers at in process \(waited 2 s\)"):
-            connection(hub).hello()
-        with pytest.raises(RunError, match="has not answered for 1 s"):
-            connection(hub).wait()
+        with pytest.raises(RunError, match=r"no server answers at in process \(waited 0.4 s\)"):
+            connection(hub, config=QUICK).hello()
+        with pytest.raises(RunError, match=r"has not answered for 0\.6 s"):
+            connection(hub, config=QUICK).wait()
 
 
 def test_a_waiting_client_gives_signs_of_life():
@@ -107,7 +108,7 @@ def test_pings_are_pings():
     hub = InProcessHub()
     with hub.server() as server:
         with pytest.raises(RunError):
-            connection(hub).wait()
+            connection(hub, config=QUICK).wait()
         assert decode_request(server.recv(1.0).header) == Ping()
 
 
@@ -237,16 +238,18 @@ def test_a_stop_that_came_before_the_server_was_lost_is_heard():
 def test_a_server_that_does_not_take_us_back_in_time_is_an_error():
     hub, notes = InProcessHub(), []
     with hub.server() as server:
-        client, script = let_in(hub, server, notes=notes), Scripted(server)
+        client, script = let_in(hub, server, QUICK, notes), Scripted(server)
         client.send(Ping())
         script.hears()
         script.says(UNKNOWN)
-        with pytest.raises(RunError, match=r"was lost \(you are not known here.*\) and did not come back within 1 s"):
+        with pytest.raises(RunError, match=r"was lost \(you are not known here.*\) and did not come back within 0.6 s"):
             client.wait()
 
 
-def test_one_that_may_have_any_number_takes_another_when_its_own_is_gone():
+def test_one_that_may_have_any_number_takes_another_when_its_own_is_gone(monkeypatch):
     """It asks for its own first, more and more rarely."""
+    monkeypatch.setattr("asgd.run.client.RETRY_AFTER_S", 0.02)
+    monkeypatch.setattr("asgd.run.client.RETRY_AFTER_AT_MOST_S", 0.2)
     hub = InProcessHub()
     config = load_config({"budget": {"versions": 1}, "cluster": {"server_timeout_s": 20.0}})
     there = (Refused("worker 3 is there already", True), None)

@@ -67,6 +67,7 @@ def test_chosen_claims():
         chosen("2,99")
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_object_and_draws(tmp_path):
     ran = CliRunner().invoke(app, ["claims", "--only", "7", "--quick", "--json", "--jobs", "1", "--out", str(tmp_path)])
     assert ran.exit_code == 0
