@@ -56,6 +56,8 @@ def simulate_all(work: Work, stops: StopRequests) -> Generator[Done, None, None]
     Once it has ended, failed or been closed (`contextlib.closing`), no process is left.
     Errors: what a simulation failed with, ConfigError or RunError in one sentence; RunError when a process died.
     """
+    if stops.asked:
+        return
     with helping("asgd.sim.forks", msgspec.json.encode(work)) as process:
         assert process.stdout is not None
         lines = b""
