@@ -40,15 +40,19 @@ if [ "${1:-}" = fast ]; then
     shift
 fi
 
+# Whoever has turned bytecode off would compile the package again in each of the hundreds of processes of the tests.
+unset PYTHONDONTWRITEBYTECODE
 install test
 check_source
 parts_without_tests=0
 step "fast tests"
 part "not slow and not cluster" -q -n 2 "$@"
 if [ -z "$fast" ]; then
-    step "slow tests and whole clusters"
-    part "slow or cluster" -q --durations=5 "$@"
-    [ "$parts_without_tests" -lt 2 ] || fail "pytest found no tests"
+    step "slow tests"
+    part "slow and not cluster" -q -n 2 --durations=5 "$@"
+    step "whole clusters" # one after the other: each takes both cores, and some measure
+    part "cluster" -q --durations=5 "$@"
+    [ "$parts_without_tests" -lt 3 ] || fail "pytest found no tests"
 else
     [ "$parts_without_tests" -lt 1 ] || fail "pytest found no fast tests"
 fi
