@@ -254,6 +254,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow  # all of them together: each draws seventeen figures
 @pytest.mark.parametrize("make", RUNS, ids=lambda make: make.__name__)
 def test_every_run_has_a_page(make, tmp_path):
     report = asgd.write_report(make(tmp_path / "run"), figures=False)

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cache
 from itertools import pairwise
 
 import pytest
+from helpers.predictions import predicted_once
 
 from asgd.errors import ConfigError
-from asgd.sim import advice as advising
 from asgd.sim.advice import Noise, advise_on
 from asgd.sim.contenders import MINIBATCH, best_options, named_first, predicted, regimes_of
 
-
-@cache
-def predicted_once(seconds):
-    return tuple(predicted([[one] for one in seconds]))
-
-
-@pytest.fixture(autouse=True)
-def known_speeds_are_not_simulated_again(monkeypatch):
-    """Most of the time of an advice goes there, and what is predicted depends on the speeds alone."""
-    monkeypatch.setattr(advising, "predicted", lambda times_N: list(predicted_once(tuple(one for (one,) in times_N))))
+pytestmark = pytest.mark.usefixtures("known_speeds")
 
 
 def advice_for(seconds, noise=None, **other):
@@ -77,14 +67,14 @@ def test_of_those_that_cannot_be_told_apart_the_simpler_one_is_named():
 
 
 def test_regimes_go_on_where_the_last_one_ends():
-    regimes = regimes_of(predicted_once((1.0, 1.0, 1.3, 6.0)))
+    regimes = regimes_of(predicted_once([[1.0], [1.0], [1.3], [6.0]]))
     assert regimes[0].low is None and regimes[-1].high is None and len(regimes) > 1
     assert all(one.high == two.low and one.name != two.name for one, two in pairwise(regimes))
 
 
 def test_uncertain_noise_is_told_where_it_matters():
     seconds = [1.0, 1.0, 1.3, 6.0]
-    regimes = regimes_of(predicted_once(tuple(seconds)))
+    regimes = regimes_of(predicted_once([[one] for one in seconds]))
     edge = regimes[0].high
     sure, unsure = (
         advice_for(seconds, Noise(ratio=edge * 2, source="estimated", low=edge * low, high=edge * 2.2))

@@ -10,6 +10,8 @@ import asgd
 from asgd.api import simulate
 from asgd.errors import ConfigError, RunError
 
+pytestmark = pytest.mark.usefixtures("known_speeds")
+
 CONFIG = {
     "task": {"function": "quadratic", "options": {"dimension": 20, "sigma2": 0.1}, "batch_size": 4},
     "method": {"step_size": 0.1},
