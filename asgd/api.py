@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from asgd.config import Config, load_config, to_toml
 from asgd.errors import ConfigError, RunError
 from asgd.run.build import resumed, validate
-from asgd.run.cluster import run_cluster
+from asgd.run.cluster import Watcher, run_cluster
 from asgd.run.display import Display, make_display
 from asgd.run.paths import default_run_directory, resolve_data_root
 from asgd.run.records import JOURNAL, RunDirectory, claim, discard_unbegun
@@ -29,6 +29,7 @@ def train(
     overwrite: bool = False,
     display: Display | None = None,
     stops: StopRequests | None = None,
+    watcher: Watcher | None = None,
 ) -> Run:
     """Train with a whole cluster on this machine: a server, `cluster.num_workers` workers and an evaluator, as
     processes.
@@ -40,6 +41,7 @@ def train(
         data_root: where data sets are; see `resolve_data_root`.
         overwrite: replace a run that is in `run_dir`.
         display: shows the run (nothing is shown without one); stops: requests to stop it.
+        watcher: looks on in every turn of the supervisor, see asgd.run.cluster.
 
     Errors: ConfigError and RunError, one sentence each. What was done until then is in the run directory.
 
@@ -53,7 +55,7 @@ def train(
     with claim(path):
         RunDirectory.create(path, to_toml(resolved), overwrite).close()
         try:
-            return _run(resolved, path, data_root, display, stops, resume=False)
+            return _run(resolved, path, data_root, display, stops, resume=False, watcher=watcher)
         except ConfigError:
             discard_unbegun(path)
             raise
@@ -176,7 +178,8 @@ def _run(
     display: Display | None,
     stops: StopRequests | None,
     resume: bool,
+    watcher: Watcher | None = None,
 ) -> Run:
     shown = display or make_display(None, config.cluster.num_workers, path.name)
-    run_cluster(config, path, resolve_data_root(data_root), shown, stops or StopRequests(), resume)
+    run_cluster(config, path, resolve_data_root(data_root), shown, stops or StopRequests(), resume, watcher)
     return Run(path, data_root)

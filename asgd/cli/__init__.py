@@ -15,6 +15,7 @@ import typer
 from asgd.cli import (
     advising,
     benchmark,
+    chaos,
     claims,
     hostile,
     keys,
@@ -35,6 +36,7 @@ __all__ = [
     "advising",
     "app",
     "benchmark",
+    "chaos",
     "claims",
     "exit_with",
     "hostile",

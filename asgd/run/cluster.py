@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -43,6 +43,18 @@ class _Process:
     worker: int
 
 
+class Watcher(Protocol):
+    """Who looks on while a cluster runs, and may do something to it; `turn_s`: how often it looks, at least."""
+
+    turn_s: float
+
+    def address(self, role: str, worker: int, address: str) -> str:
+        """Where a client (a "worker", or the "evaluator" with number -1) finds the server that listens at `address`."""
+
+    def look(self, cluster: Cluster) -> None:
+        """Called in every turn; an error ends the run."""
+
+
 @dataclass
 class Cluster:
     """The supervisor of one local run; see `run_cluster`."""
@@ -65,6 +77,7 @@ class Cluster:
     num_messages: int = 0  # of servers that died
     status: Status | None = None
     training_over: bool = False
+    watcher: Watcher | None = None
     _launcher_lines: bytes = b""
 
     def supervise(self) -> None:
@@ -75,7 +88,7 @@ class Cluster:
             selector.register(self.launcher.stdout, selectors.EVENT_READ)
             selector.register(self.channel, selectors.EVENT_READ)
             while self.server_status is None:
-                for key, _ in selector.select(timeout=0.1):
+                for key, _ in selector.select(timeout=0.1 if self.watcher is None else self.watcher.turn_s):
                     if key.fileobj is self.channel:
                         self._hear_server()
                         if self.channel.closed:
@@ -85,6 +98,8 @@ class Cluster:
                 if self.server_address is None and time.monotonic() > ready_by_s:
                     raise RunError(f"the server was not ready within {LAUNCH_LIMIT_S:g} s (see {self.path / 'logs'})")
                 self._pass_on_stops()
+                if self.watcher is not None:
+                    self.watcher.look(self)
         self._hear_server()
         if self.server_status != 0 and self.error is None:
             again = f" again after {self.server_restarts} restarts" if self.server_restarts else ""
@@ -116,9 +131,18 @@ class Cluster:
             self.launcher.stdin.write(msgspec.json.encode(command) + b"\n")
             self.launcher.stdin.flush()
 
+    def signal(self, pid: int, number: int) -> None:
+        """Send a signal to a role's process; one that has ended gets none."""
+        self._command({"signal": pid, "number": number})
+
     def _spawn(self, role: str, worker: int = -1, address: str | None = None) -> None:
         self.spawning += role == "worker"
-        self._command({"spawn": role, "worker": worker, "address": address or self.server_address})
+        if address is None:
+            assert self.server_address is not None
+            address = self.server_address
+            if self.watcher is not None:
+                address = self.watcher.address(role, worker, address)
+        self._command({"spawn": role, "worker": worker, "address": address})
 
     def _hear_server(self) -> None:
         for message in self.channel.receive():
@@ -248,12 +272,19 @@ def _private_directory() -> Iterator[Path]:
 
 
 def run_cluster(
-    config: Config, path: Path, data_root: Path, display: Display, stops: StopRequests, resume: bool = False
+    config: Config,
+    path: Path,
+    data_root: Path,
+    display: Display,
+    stops: StopRequests,
+    resume: bool = False,
+    watcher: Watcher | None = None,
 ) -> None:
     """Train as configured with all roles on this machine, in the run directory `path` (made, with its config.toml in
     it).
 
-    Arguments: config: resolved; data_root: where data sets are; display: shows the run; stops: requests to stop.
+    Arguments: config: resolved; data_root: where data sets are; display: shows the run; stops: requests to stop;
+    watcher: looks on.
     Errors: RunError or ConfigError, one sentence, for whatever made the run fail; its files are then those of an
     unfinished run.
     """
@@ -276,7 +307,7 @@ def run_cluster(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, pass_fds=[servers.fileno()]
         )
         servers.close()
-        cluster = Cluster(config, path, address, launcher, Channel(ours), display, stops)
+        cluster = Cluster(config, path, address, launcher, Channel(ours), display, stops, watcher=watcher)
         try:
             cluster.supervise()
         finally:

@@ -290,13 +290,36 @@ def _entries(path: Path, content: bytes, begin: int, whole: int) -> Iterator[Ent
         end = _end_of_record(content, position)
         if end < 0:
             raise RunError(f"{path} has no record at byte {position}.")
-        decoded = _decoded(path, content, position)
-        if isinstance(decoded, tuple) and isinstance(decoded[0], Arrival):
-            event, action, step_size = decoded
-            yield Entry(position, event, Outcome(_ACTIONS[action], step_size))
-        else:
-            yield Entry(position, decoded)
+        yield _entry(position, _decoded(path, content, position))
         position = end
+
+
+def _entry(offset: int, decoded: Any) -> Entry:
+    if isinstance(decoded, tuple) and isinstance(decoded[0], Arrival):
+        event, action, step_size = decoded
+        return Entry(offset, event, Outcome(_ACTIONS[action], step_size))
+    return Entry(offset, decoded)
+
+
+def appended(path: Path, begin: int = 0) -> tuple[list[Entry], int]:
+    """The whole records that a journal has from a position on (0: from the start), and where they end.
+
+    For who follows a journal that grows: what is damaged or only half there is left for the next time.
+    """
+    start = begin or len(MAGIC)
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            content = file.read()
+    except FileNotFoundError:
+        return [], begin
+    found, position = list[Entry](), 0
+    while (end := _end_of_record(content, position)) > 0:
+        decoded = _decoded(path, content, position)
+        if not isinstance(decoded, Header):
+            found.append(_entry(start + position, decoded))
+        position = end
+    return found, start + position if position else begin
 
 
 def header_of(path: Path) -> Header:

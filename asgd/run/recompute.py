@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -20,9 +20,11 @@ from asgd.core.state import ServerState
 from asgd.core.trace import TraceRow
 from asgd.errors import RunError
 from asgd.run.build import make_state
-from asgd.run.compute import TaskCompute
 from asgd.run.journal import Entry, Header, Opened, outcome_of
 from asgd.run.records import JOBS_PER_INCARNATION
+
+if TYPE_CHECKING:  # who only follows the core's decisions needs no torch
+    from asgd.run.compute import TaskCompute
 
 Value = float | int | str | bool | None
 

@@ -1,0 +1,130 @@
+"""What the record of a run says of its faults: jobs that were doubled or left without an end, and what the death of a
+worker cost the others.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from asgd.core.events import Arrival
+from asgd.core.trace import TraceRow
+from asgd.run.journal import Entry, entries
+from asgd.run.ledger import USED
+from asgd.run.records import JOURNAL, TRACE, UNDONE_JOURNAL, UNDONE_TRACE
+
+BEFORE_S = 0.6
+_FEWEST_WINDOWS = 5  # before a death, to compare with
+_RESAMPLES = 2000
+_TAIL = 0.025
+
+
+def all_rows(path: Path) -> list[TraceRow]:
+    """Every line of a run's trace that was ever written, those that a restart has undone included."""
+    decode = msgspec.json.Decoder(TraceRow).decode
+    files = [path / name for name in (TRACE, UNDONE_TRACE) if (path / name).exists()]
+    return [decode(line) for file in files for line in file.read_bytes().splitlines()]
+
+
+def doubled(path: Path) -> int:
+    """How often a job was used that had been used before, counted in the trace and in the journal; the larger number.
+
+    What a restart has undone counts as used, and a job has an end once: a used job that also was discarded counts too.
+    """
+    answered = [row.job for row in all_rows(path) if row.action != "lost"]
+    in_trace = [row.job for row in all_rows(path)[: _num_rows(path)]]
+    in_journal = [
+        entry.event.job
+        for name in (JOURNAL, UNDONE_JOURNAL)
+        for entry in _entries(path / name)
+        if isinstance(entry.event, Arrival) and entry.outcome is not None and entry.outcome.action in USED
+    ]
+    return max(_repeats(answered), _repeats(in_trace), _repeats(in_journal))
+
+
+def differing(path: Path) -> int:
+    """Jobs that were used according to the trace and not to the journal, or the other way round."""
+    rows = all_rows(path)[: _num_rows(path)]
+    in_trace = {row.job for row in rows if row.action in USED}
+    in_journal = {
+        entry.event.job
+        for entry in entries(path / JOURNAL)
+        if isinstance(entry.event, Arrival) and entry.outcome is not None and entry.outcome.action in USED
+    }
+    return len(in_trace ^ in_journal)
+
+
+def _num_rows(path: Path) -> int:
+    return len((path / TRACE).read_bytes().splitlines())
+
+
+def _entries(path: Path) -> Iterable[Entry]:
+    return entries(path) if path.exists() else ()
+
+
+def _repeats(jobs: Sequence[int]) -> int:
+    return sum(number - 1 for number in Counter(jobs).values())
+
+
+class Deaths(NamedTuple):
+    """What the deaths of workers cost the others: their arrivals while one was away over those in as long a time before
+    it died, the median over `num` deaths with nothing else going on, and its 95% interval (bootstrap over the deaths).
+    """
+
+    num: int
+    ratio: float
+    low: float
+    high: float
+
+
+class Span(NamedTuple):
+    """A fault in the lines of the trace: the line that came next when it struck, and the one that came next when it was
+    over (None: never); `killed`: the worker that it killed, None for other faults.
+    """
+
+    begin: int
+    end: int | None
+    killed: int | None
+
+
+def others_rates(rows: Sequence[TraceRow], spans: Sequence[Span], seed: int = 0) -> Deaths | None:
+    """The others' arrivals around each death of a worker; None where no death can be judged.
+
+    A fault strikes just after an arrival, so what came within L seconds of the last arrival before a death is compared
+    with the mean of what came within L seconds of each arrival in the BEFORE_S seconds before; L is the time that the
+    worker was away. A death counts if no other fault went on within that time or those seconds.
+
+    Args: rows: the whole trace; spans: of all faults, in their order; seed: of the bootstrap.
+    """
+    times_s = [row.time_s for row in rows]
+    ratios = []
+    for place, (begin, end, killed) in enumerate(spans):
+        if killed is None or end is None or not 0 < begin < end <= len(rows):
+            continue
+        died_s, back_s = times_s[begin - 1], times_s[end - 1]
+        first = bisect_left(times_s, died_s - BEFORE_S)
+        others = [*spans[:place], *spans[place + 1 :]]
+        if any(span.begin <= end and (span.end is None or span.end >= first) for span in others):
+            continue
+        away_s = back_s - died_s
+        theirs_s = [row.time_s for row in rows[first:end] if row.worker != killed and row.action != "lost"]
+        before = [_within(theirs_s, start_s, away_s) for start_s in times_s[first:begin] if start_s + away_s <= died_s]
+        if len(before) >= _FEWEST_WINDOWS and sum(before):
+            ratios.append(_within(theirs_s, died_s, away_s) / statistics.mean(before))
+    if not ratios:
+        return None
+    chance = random.Random(seed)
+    medians = sorted(statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(_RESAMPLES))
+    low, high = medians[int(_TAIL * _RESAMPLES)], medians[int((1 - _TAIL) * _RESAMPLES)]
+    return Deaths(len(ratios), statistics.median(ratios), low, high)
+
+
+def _within(times_s: Sequence[float], start_s: float, length_s: float) -> int:
+    return sum(start_s < time_s <= start_s + length_s for time_s in times_s)
