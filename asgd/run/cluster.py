@@ -212,9 +212,10 @@ class Cluster:
     def _server_exited(self, event: dict[str, Any]) -> None:
         """Start the server again if it was killed or crashed; what it found wrong itself is wrong the next time too."""
         self._hear_server()
-        died = event["status"] < 0 or event["crashed"]
+        # One that crashes before it listens does so again; one that is killed then has nothing wrong.
+        died = event["status"] < 0 or (event["crashed"] and self.server_address is not None)
         limit = self.config.cluster.max_server_restarts
-        if not died or self.server_address is None or self.server_restarts >= limit:
+        if not died or self.server_restarts >= limit:
             self.server_status = event["status"]
             if event["error"]:
                 self.error = self.error or _error(event)
@@ -227,7 +228,7 @@ class Cluster:
         self.channel.forget_half_a_line()
         restarts = {worker: number for worker, number in self.restarts.items() if worker >= 0}
         self.channel.send({"server_died": reason, "server_restarts": self.server_restarts, "restarts": restarts})
-        self._spawn("server", address=self.server_address)
+        self._spawn("server", address=self.server_address or self.address)
         if self.training_over:  # it was saving the end, and may have to go back: it needs those that it has dismissed
             self.training_over = False
             there = {process.worker for process in self.processes.values() if process.role == "worker"}

@@ -104,7 +104,7 @@ def others_rates(rows: Sequence[TraceRow], spans: Sequence[Span], seed: int = 0)
     Args: rows: the whole trace; spans: of all faults, in their order; seed: of the bootstrap.
     """
     times_s = [row.time_s for row in rows]
-    ratios = []
+    ratios = list[float]()
     for place, (begin, end, killed) in enumerate(spans):
         if killed is None or end is None or not 0 < begin < end <= len(rows):
             continue
@@ -116,7 +116,7 @@ def others_rates(rows: Sequence[TraceRow], spans: Sequence[Span], seed: int = 0)
         away_s = back_s - died_s
         theirs_s = [row.time_s for row in rows[first:end] if row.worker != killed and row.action != "lost"]
         before = [_within(theirs_s, start_s, away_s) for start_s in times_s[first:begin] if start_s + away_s <= died_s]
-        if len(before) >= _FEWEST_WINDOWS and sum(before):
+        if len(before) >= _FEWEST_WINDOWS and any(before):
             ratios.append(_within(theirs_s, died_s, away_s) / statistics.mean(before))
     if not ratios:
         return None
@@ -127,4 +127,4 @@ def others_rates(rows: Sequence[TraceRow], spans: Sequence[Span], seed: int = 0)
 
 
 def _within(times_s: Sequence[float], start_s: float, length_s: float) -> int:
-    return sum(start_s < time_s <= start_s + length_s for time_s in times_s)
+    return sum(1 for time_s in times_s if start_s < time_s <= start_s + length_s)

@@ -63,7 +63,7 @@ def run_chaos(
     kills = [each for each in struck if each.fault.kind == "kill"]
     servers = [each for each in kills if each.fault.role == "server"]
     result = Survival(
-        run=str(path),
+        run=path.name,
         method=config.method.name,
         mode=config.recovery.mode,
         seed=seed,

@@ -19,6 +19,7 @@ UNTIL_NEXT = -2  # until the next fault has struck
 SERVER_SHARE = 5  # one kill in so many is of the server
 EVALUATOR_SHARE = 20
 _RECOVERY_SHARE = 5  # one kill of the server in so many hits one that is coming up
+_BEFORE_END = 5  # versions
 # One fault of these for so many kills.
 _OTHERS: tuple[tuple[int, Kind, Role, bool], ...] = (
     (10, "stop", "worker", False),
@@ -94,7 +95,7 @@ def make_script(seed: int, kills: int, num_workers: int, versions: int, *, evalu
                     *((num_workers, 20 * num_workers) if fault.role == "server" else (5, every + 5))
                 )
             script.append(fault._replace(version=version, worker=worker, length=length))
-    return script + [fault._replace(version=versions) for fault in after]
+    return script + [fault._replace(version=max(1, versions + fault.version)) for fault in after]
 
 
 def versions_for(kills: int, every: int, *, evaluator: bool = True) -> int:
@@ -115,13 +116,10 @@ def _parts(kills: int, evaluator: bool) -> tuple[list[Fault], list[list[Fault]],
     if servers >= 5:  # so few that they don't use up those of the middle
         before = [Fault(0, "kill", "server", when=when) for when in ("spawned", "opened")]
         after = [Fault(0, "kill", "server", when="ending")]
-        if evaluators >= 1:
-            after = [
-                Fault(0, "kill", "evaluator", when="ending"),
-                *after,
-                Fault(0, "stop", "evaluator", length=UNTIL_NEXT, when="ending"),
-                Fault(0, "kill", "server", when="evaluating"),
-            ]
+        if evaluators >= 1:  # stopped, it keeps the last evaluations open
+            stopped = Fault(-_BEFORE_END, "stop", "evaluator", length=UNTIL_NEXT)
+            after = [stopped, Fault(0, "kill", "server", when="evaluating"), *after]
+            after.append(Fault(0, "kill", "evaluator", when="ending"))
             evaluators -= 1
         servers -= sum(fault.role == "server" for fault in before + after)
     again = servers // _RECOVERY_SHARE

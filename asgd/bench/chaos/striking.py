@@ -123,6 +123,7 @@ class Striker:
         for entry in self._follower.read():
             self._heard(entry.event, now_s)
         self._end_faults(cluster, now_s)
+        self._see_evaluator(cluster, now_s)
         if self._heard_s is not None and now_s - self._heard_s > GO_ON_LIMIT_S and not cluster.training_over:
             last = f" after: {self.struck[-1].fault.name}" if self.struck else ""
             raise RunError(f"the training did not go on within {GO_ON_LIMIT_S:g} s{last} (see {self._path / 'logs'})")
@@ -166,6 +167,13 @@ class Striker:
                 if each.fault.role == "server":
                     self._heard_s = now_s
 
+    def _see_evaluator(self, cluster: Cluster, now_s: float) -> None:
+        """When the training has ended, what goes on after a fault of the evaluator is the evaluator."""
+        for each in self.struck:
+            if each.fault.role == "evaluator" and each.goes_on_s is None and cluster.training_over:
+                there = each.fault.kind == "stop" or self._target(each.fault, cluster) is not None
+                each.goes_on_s = now_s if there else None
+
     def _is_over(self, each: Struck, cluster: Cluster) -> bool:
         fault, state = each.fault, self._follower.state
         if fault.length == UNTIL_NEXT:
@@ -195,7 +203,9 @@ class Striker:
             return cluster.training_over
         if fault.when == "evaluating":
             return cluster.status is not None and cluster.status.phase == "evaluating" and server is not None
-        return self._follower.state.version >= fault.version and server is not None and not cluster.training_over
+        if cluster.training_over and fault.role != "evaluator":
+            return False
+        return self._follower.state.version >= fault.version and server is not None
 
     def _target(self, fault: Fault, cluster: Cluster) -> int | None:
         """The process to hit, if it is there and wasn't killed a moment ago."""
