@@ -301,15 +301,14 @@ def _entry(offset: int, decoded: Any) -> Entry:
     return Entry(offset, decoded)
 
 
-def appended(path: Path, begin: int = 0) -> tuple[list[Entry], int]:
-    """The whole records that a journal has from a position on (0: from the start), and where they end.
+def appended(path: Path, begin: int = len(MAGIC)) -> tuple[list[Entry], int]:
+    """The whole records that a journal has from a position on, and where they end; what was cut from one begins at 0.
 
     For who follows a journal that grows: what is damaged or only half there is left for the next time.
     """
-    start = begin or len(MAGIC)
     try:
         with path.open("rb") as file:
-            file.seek(start)
+            file.seek(begin)
             content = file.read()
     except FileNotFoundError:
         return [], begin
@@ -317,9 +316,9 @@ def appended(path: Path, begin: int = 0) -> tuple[list[Entry], int]:
     while (end := _end_of_record(content, position)) > 0:
         decoded = _decoded(path, content, position)
         if not isinstance(decoded, Header):
-            found.append(_entry(start + position, decoded))
+            found.append(_entry(begin + position, decoded))
         position = end
-    return found, start + position if position else begin
+    return found, begin + position
 
 
 def header_of(path: Path) -> Header:

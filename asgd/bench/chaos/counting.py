@@ -16,57 +16,50 @@ import msgspec
 
 from asgd.core.events import Arrival
 from asgd.core.trace import TraceRow
-from asgd.run.journal import Entry, entries
+from asgd.run.journal import Entry, appended
 from asgd.run.ledger import USED
 from asgd.run.records import JOURNAL, TRACE, UNDONE_JOURNAL, UNDONE_TRACE
 
-BEFORE_S = 0.6
+BEFORE_S = 0.6  # and at least twice the time that the worker was away
 _FEWEST_WINDOWS = 5  # before a death, to compare with
 _RESAMPLES = 2000
 _TAIL = 0.025
 
 
+def rows_of(file: Path) -> list[TraceRow]:
+    """The lines of a trace, [] if there is no such file."""
+    decode = msgspec.json.Decoder(TraceRow).decode
+    return [decode(line) for line in file.read_bytes().splitlines()] if file.exists() else []
+
+
 def all_rows(path: Path) -> list[TraceRow]:
     """Every line of a run's trace that was ever written, those that a restart has undone included."""
-    decode = msgspec.json.Decoder(TraceRow).decode
-    files = [path / name for name in (TRACE, UNDONE_TRACE) if (path / name).exists()]
-    return [decode(line) for file in files for line in file.read_bytes().splitlines()]
+    return rows_of(path / TRACE) + rows_of(path / UNDONE_TRACE)
 
 
 def doubled(path: Path) -> int:
-    """How often a job was used that had been used before, counted in the trace and in the journal; the larger number.
+    """How often a job ended that had an end before, counted in the trace and in the journal; the larger number.
 
-    What a restart has undone counts as used, and a job has an end once: a used job that also was discarded counts too.
+    What a restart has undone counts too: its jobs must not be used again; those that were lost may be lost again.
     """
     answered = [row.job for row in all_rows(path) if row.action != "lost"]
-    in_trace = [row.job for row in all_rows(path)[: _num_rows(path)]]
-    in_journal = [
-        entry.event.job
-        for name in (JOURNAL, UNDONE_JOURNAL)
-        for entry in _entries(path / name)
-        if isinstance(entry.event, Arrival) and entry.outcome is not None and entry.outcome.action in USED
-    ]
+    in_trace = [row.job for row in rows_of(path / TRACE)]
+    in_journal = _used(appended(path / JOURNAL)[0]) + _used(appended(path / UNDONE_JOURNAL, 0)[0])
     return max(_repeats(answered), _repeats(in_trace), _repeats(in_journal))
 
 
 def differing(path: Path) -> int:
     """Jobs that were used according to the trace and not to the journal, or the other way round."""
-    rows = all_rows(path)[: _num_rows(path)]
-    in_trace = {row.job for row in rows if row.action in USED}
-    in_journal = {
+    in_trace = {row.job for row in rows_of(path / TRACE) if row.action in USED}
+    return len(in_trace ^ set(_used(appended(path / JOURNAL)[0])))
+
+
+def _used(entries: Iterable[Entry]) -> list[int]:
+    return [
         entry.event.job
-        for entry in entries(path / JOURNAL)
+        for entry in entries
         if isinstance(entry.event, Arrival) and entry.outcome is not None and entry.outcome.action in USED
-    }
-    return len(in_trace ^ in_journal)
-
-
-def _num_rows(path: Path) -> int:
-    return len((path / TRACE).read_bytes().splitlines())
-
-
-def _entries(path: Path) -> Iterable[Entry]:
-    return entries(path) if path.exists() else ()
+    ]
 
 
 def _repeats(jobs: Sequence[int]) -> int:
@@ -109,11 +102,11 @@ def others_rates(rows: Sequence[TraceRow], spans: Sequence[Span], seed: int = 0)
         if killed is None or end is None or not 0 < begin < end <= len(rows):
             continue
         died_s, back_s = times_s[begin - 1], times_s[end - 1]
-        first = bisect_left(times_s, died_s - BEFORE_S)
+        away_s = back_s - died_s
+        first = bisect_left(times_s, died_s - max(BEFORE_S, 2 * away_s))
         others = [*spans[:place], *spans[place + 1 :]]
         if any(span.begin <= end and (span.end is None or span.end >= first) for span in others):
             continue
-        away_s = back_s - died_s
         theirs_s = [row.time_s for row in rows[first:end] if row.worker != killed and row.action != "lost"]
         before = [_within(theirs_s, start_s, away_s) for start_s in times_s[first:begin] if start_s + away_s <= died_s]
         if len(before) >= _FEWEST_WINDOWS and any(before):

@@ -11,7 +11,7 @@ from pathlib import Path
 from asgd.config import Config
 from asgd.core.state import ServerState
 from asgd.run.build import make_state
-from asgd.run.journal import Entry, Opened, appended
+from asgd.run.journal import MAGIC, Entry, Opened, appended
 from asgd.run.recompute import reopened
 from asgd.run.records import JOURNAL
 
@@ -29,7 +29,7 @@ class Follower:
 
     def _begin(self) -> None:
         self.state: ServerState = make_state(self._config)
-        self._position = 0
+        self._position = len(MAGIC)
 
     def read(self) -> list[Entry]:
         """Take in what is new, and return it."""
@@ -52,4 +52,6 @@ class Follower:
     def _was_cut(self) -> bool:
         """Whether the journal no longer goes on where we stopped: a server has moved its end aside."""
         size = self._journal.stat().st_size if self._journal.exists() else 0
-        return size < self._position or (size > self._position > 0 and not appended(self._journal, self._position)[0])
+        if size <= self._position:
+            return size < self._position
+        return appended(self._journal, self._position)[1] == self._position

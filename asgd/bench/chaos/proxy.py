@@ -19,11 +19,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from asgd.errors import RunError
+
 _CHUNK_BYTES = 1 << 18
 _MOST_WAITING_BYTES = 1 << 24  # of one way; then nothing more is read from where it comes
 _KNOCK_EVERY_S = 0.02  # how often a server that is away is looked for
 _CONNECT_LIMIT_S = 1.0
-_LEAVE_LIMIT_S = 10.0
+_ORDER_LIMIT_S = 10.0
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closed with a reset, and what is unsent is dropped
 
 
@@ -69,7 +71,7 @@ class Proxy:
     """Doors to a server, each for one worker, served by one thread; a context manager.
 
     Arguments: delay_s: how late everything is on a connection that is slow, seconds, > 0.
-    Errors: OSError where a door can't be made.
+    Errors: OSError where a door can't be made, RunError when the thread has died.
     """
 
     def __init__(self, delay_s: float = 0.1) -> None:
@@ -79,7 +81,7 @@ class Proxy:
         self._wake, self._woken = socket.socketpair()
         self._woken.setblocking(False)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._orders: deque[Callable[[], None]] = deque()
+        self._orders: deque[tuple[Callable[[], None], threading.Event]] = deque()
         self._ends = False
         self._thread = threading.Thread(target=self._serve, name="proxy")
 
@@ -91,7 +93,7 @@ class Proxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._order(self._end)
-        self._thread.join(_LEAVE_LIMIT_S)
+        self._thread.join()
         self._wake.close()
         self._woken.close()
 
@@ -126,8 +128,12 @@ class Proxy:
         return sum(door.num_heard for door in list(self._doors.values()))
 
     def _order(self, order: Callable[[], None]) -> None:
-        self._orders.append(order)
+        """Have the thread do something; returns when it is done."""
+        done = threading.Event()
+        self._orders.append((order, done))
         self._wake.send(b"!")
+        if not done.wait(_ORDER_LIMIT_S):
+            raise RunError(f"the proxy did not follow an order within {_ORDER_LIMIT_S:g} s")
 
     # The thread.
 
@@ -143,7 +149,9 @@ class Proxy:
                     elif key.fileobj.fileno() >= 0:  # type: ignore[union-attr]
                         self._ready(*key.data)
                 while self._orders:
-                    self._orders.popleft()()
+                    order, done = self._orders.popleft()
+                    order()
+                    done.set()
                 now_s = time.monotonic()
                 for door in list(self._doors.values()):
                     for pair in list(door.pairs):

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from asgd.api import replay, train
-from asgd.bench.chaos.counting import Span, all_rows, differing, doubled, others_rates
+from asgd.bench.chaos.counting import Span, differing, doubled, others_rates
 from asgd.bench.chaos.proxy import Proxy
 from asgd.bench.chaos.script import Fault
 from asgd.bench.chaos.striking import Striker
@@ -93,7 +93,7 @@ def _judge(result: Survival, run: Run, spans: Sequence[Span], data_root: Path | 
     result.parameters_sha256 = summary.parameters_sha256
     result.problems = check_trace(run.trace, summary.outstanding)
     result.doubled, result.differing = doubled(run.path), differing(run.path)
-    result.deaths = others_rates(all_rows(run.path)[: len(run.trace)], spans)
+    result.deaths = others_rates(run.trace, spans)
     again = replay(run.path, check=True, data_root=data_root)
     result.exact, result.replay_s = again.is_exact, again.seconds
     if not again.is_exact:

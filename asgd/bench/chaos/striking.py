@@ -101,6 +101,7 @@ class Striker:
         self._script, self._proxy, self._say, self._path = list(script), proxy, say, path
         self._follower = Follower(config, path)
         self._servers: list[int] = []  # process ids, in their order
+        self._reached = 0  # the version before the events at hand
         self._heard_s: float | None = None  # when the training was last seen to go on
 
     @property
@@ -122,6 +123,7 @@ class Striker:
                 self._heard_s = now_s
         for entry in self._follower.read():
             self._heard(entry.event, now_s)
+        self._reached = max(self._reached, self._follower.state.version)
         self._end_faults(cluster, now_s)
         self._see_evaluator(cluster, now_s)
         if self._heard_s is not None and now_s - self._heard_s > GO_ON_LIMIT_S and not cluster.training_over:
@@ -134,7 +136,8 @@ class Striker:
         for each in self.struck:
             if isinstance(event, Opened) and each.waits_for_server and event.incarnation > each.incarnation:
                 if each.opened_s is None:
-                    each.opened_s, each.undone = now_s, max(0, each.version - event.version)
+                    each.opened_s, each.undone = now_s, max(0, self._reached - event.version)
+                    self._reached = event.version
                 if each.fault.when in ("ending", "evaluating"):
                     each.goes_on_s = each.goes_on_s or now_s
             elif isinstance(event, Opened):
