@@ -94,6 +94,12 @@ class Server:
         The journal has it before anything of it leaves the server.
         """
         self._events.append(event)
+        self.drain()
+
+    def drain(self) -> None:
+        """Handle the events that wait, in the order in which they happened."""
+        if not self._events:
+            return
         while self._events:
             event, finished_before = self._events.popleft(), self.state.finished is not None
             actions = self.state.handle(event)
@@ -174,10 +180,6 @@ class Server:
             if session.pid == pid:
                 self.drop(session, reason)
         self.drain()
-
-    def drain(self) -> None:
-        if self._events:
-            self.handle(self._events.popleft())
 
     # Messages.
 

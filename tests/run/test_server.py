@@ -44,6 +44,18 @@ def test_a_client_may_vanish_at_any_send(world, nth):
         assert here.server.state.num_jobs(worker) == 2, "no live worker is left without work"
 
 
+def test_clients_that_are_overdue_together_leave_in_the_order_in_which_it_was_seen(world):
+    """Their jobs are lost at times that do not go back; the books are checked when the world closes."""
+    here = world()
+    for number, peer in enumerate((b"a", b"b", b"c")):
+        here.hello(peer, worker=number, pid=number + 1)
+    here.server.sessions.max_lease_s = here.server.sessions.min_lease_s = -1.0  # everybody is overdue now
+    here.server.housekeeping()
+    here.directory.flush()
+    lost = [row for row in here.directory.read_trace() if row.action == "lost"]
+    assert [row.worker for row in lost] == [0, 0, 1, 1, 2, 2]
+
+
 def test_hello_twice_is_welcomed_twice_and_joins_once(world):
     here = world()
     here.hello(b"a")
