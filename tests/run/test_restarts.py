@@ -95,6 +95,33 @@ def test_a_server_that_is_killed_before_its_first_periodic_checkpoint_goes_on_fr
     check_restarted(run, 2, watcher, killer)
 
 
+class FirstServerKiller:
+    """Kills the first server as soon as its process is there."""
+
+    turn_s = 0.01
+
+    def __init__(self):
+        self.killed = None
+
+    def address(self, role, worker, address):
+        return address
+
+    def look(self, cluster):
+        servers = [pid for pid, process in cluster.processes.items() if process.role == "server"]
+        if servers and self.killed is None:
+            assert cluster.server_address is None, "it listens already"
+            self.killed = servers[0]
+            cluster.signal(self.killed, signal.SIGKILL)
+
+
+def test_a_server_that_is_killed_before_it_listens_is_started_again(config, tmp_path):
+    watcher = FirstServerKiller()
+    run = train(config, run_dir=tmp_path / "run", watcher=watcher)
+    assert run.summary.finished and run.summary.server_restarts == 1 and run.summary.versions == 200
+    check_books(run)
+    assert_gone({watcher.killed})
+
+
 def test_in_mode_exact_a_kill_costs_no_update_and_next_to_no_job(config, tmp_path):
     """What the workers hold goes on; only a job whose sending died with the server is lost."""
     config["recovery"] = {"mode": "exact"}
