@@ -54,13 +54,13 @@ class Fault(NamedTuple):
 
         Example:
             >>> Fault(5, "kill", "server", when="spawned").name
-            'server killed before its first checkpoint or while it recovers'
+            'server killed while coming up'
         """
         if self.kind == "kill":
             moment = {
                 "version": "",
-                "spawned": " before its first checkpoint or while it recovers",
-                "opened": " before its first checkpoint or while it recovers",
+                "spawned": " while coming up",
+                "opened": " while coming up",
                 "ending": " while the run ends",
                 "evaluating": " while the run ends",
             }[self.when]

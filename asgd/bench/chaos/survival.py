@@ -111,15 +111,21 @@ def _spread(times_s: Sequence[float | None]) -> Spread | None:
 
 def fault_table(result: Survival) -> Table:
     """The faults by kind and how long each was felt."""
-    table = Table("fault", "number", "training went on after", "of it, until a new server was up",
-                  "the worker was back after", box=None)  # fmt: skip
+    heads = (
+        "seconds, median and largest, until:",
+        "",
+        "training went on",
+        "a new server was up",
+        "the worker was back",
+    )
+    table = Table(*heads, box=None)
     for row in result.faults:
         table.add_row(row.name, f"{row.num}", _shown(row.goes_on), _shown(row.coming_up), _shown(row.back))
     return table
 
 
 def _shown(spread: Spread | None) -> str:
-    return "" if spread is None else f"{spread.median_s:.2f} s, at most {spread.max_s:.2f} s"
+    return "" if spread is None else f"{spread.median_s:.2f}, {spread.max_s:.2f}"
 
 
 def verdict_table(result: Survival) -> Table:
@@ -129,20 +135,20 @@ def verdict_table(result: Survival) -> Table:
     rows = {
         "kills (SIGKILL)": f"{result.kills}, {result.server_kills} of them of the server",
         "updates, arrivals": f"{result.versions:,}, {result.arrivals:,} in {result.wall_s:.0f} s",
-        "updates computed again by restarts": f"{result.recomputed:,}",
-        "updates undone by restarts": f"{result.undone:,}",
+        "updates computed again": f"{result.recomputed:,}",
+        "updates undone": f"{result.undone:,}",
         "jobs lost (recorded)": f"{result.lost:,}",
         "answers refused": f"{result.refused:,}",
         "jobs DOUBLED": f"{result.doubled}",
-        "jobs in the trace or the journal alone": f"{result.differing}",
+        "jobs in trace or journal alone": f"{result.differing}",
         "the books": result.problems[0] if result.problems else "balance (conservation law exact)",
         "replay": (
             f"the same to the bit (in {result.replay_s:.0f} s)" if result.exact else result.difference or "not made"
         ),
-        "the others' arrivals/s while a dead worker is away": (
+        "others' arrivals/s, one dead": (
             "not measured"
             if deaths is None
-            else f"{deaths.ratio:.2f} of those before [{deaths.low:.2f}, {deaths.high:.2f}] ({deaths.num} deaths)"
+            else f"{deaths.ratio:.2f} times those before [{deaths.low:.2f}, {deaths.high:.2f}] ({deaths.num} deaths)"
         ),
     }
     if result.num_left:

@@ -6,11 +6,12 @@ import json
 
 import pytest
 from helpers.clusters import tiny_config
+from helpers.command import run_command
 
 from asgd.bench.chaos.counting import all_rows
 from asgd.bench.chaos.running import chaos_config, run_chaos
 from asgd.bench.chaos.script import UNTIL_LOST, Fault
-from asgd.config import load_config
+from asgd.config import load_config, to_toml
 from asgd.core.events import Arrival
 from asgd.run.journal import appended
 
@@ -59,6 +60,14 @@ def test_what_a_restart_undoes_is_counted(tmp_path):
     assert result.undone == sum(isinstance(entry.event, Arrival) for entry in undone) > 0
 
 
-def test_a_fault_whose_version_never_comes_is_no_survival(tmp_path):
-    result = chaos_run(tmp_path, [Fault(1000, "kill", "worker", 0)])
-    assert result.error is None and result.exact and result.num_left == 1 and not result.passed
+def test_the_command_survives_and_prints_one_object(tmp_path, monkeypatch, capsys):
+    config = tiny_config(tmp_path)
+    config["cluster"] |= {"min_lease_s": 0.5, "max_lease_s": 0.5, "speeds": {"profile": "equal", "seconds": 0.02}}
+    (tmp_path / "tiny.toml").write_text(to_toml(load_config(config)).replace('mode = "checkpoint"', 'mode = "exact"'))
+    status, out, _ = run_command(
+        monkeypatch, capsys, "chaos", tmp_path / "tiny.toml", "--kills", 5, "--seed", 4, "--every", 12, "--run-dir",
+        tmp_path / "run", "--out", tmp_path / "out.json", "--json",
+    )  # fmt: skip
+    result = json.loads(out)
+    assert status == 0 and result["passed"] and (result["kills"], result["server_kills"]) == (5, 1)
+    assert result == json.loads((tmp_path / "out.json").read_text())
