@@ -82,6 +82,7 @@ class Server:
         self.payload_bytes = flat.state_view().nbytes
         self._asking: deque[bytes] = deque()  # evaluators that wait for a snapshot
         self._events: deque[Event] = deque()
+        self._draining = False
         self._alone_since_s = time.monotonic()
         self.patience_s = config.cluster.start_timeout_s  # how long the run's beginning waits for all workers
         self._next_housekeeping_s = time.monotonic()
@@ -97,9 +98,23 @@ class Server:
         self.drain()
 
     def drain(self) -> None:
-        """Handle the events that wait, in the order in which they happened."""
-        if not self._events:
+        """Handle the events that wait, in the order in which they happened.
+
+        What an action brings about (a client that can't be reached) waits until all actions of its event are executed.
+        """
+        if self._draining or not self._events:
             return
+        self._draining = True
+        try:
+            self._handle_all()
+        finally:
+            self._draining = False
+        kept = self.evaluations.keep_if_due(self.state, self._flat.state_S, self.clock.now_s())
+        self._watch.lap("record_s")
+        if kept:
+            self._serve_evaluators()
+
+    def _handle_all(self) -> None:
         while self._events:
             event, finished_before = self._events.popleft(), self.state.finished is not None
             actions = self.state.handle(event)
@@ -111,10 +126,6 @@ class Server:
                 self._watch.start()
             for action in actions:
                 self._execute(action)
-        kept = self.evaluations.keep_if_due(self.state, self._flat.state_S, self.clock.now_s())
-        self._watch.lap("record_s")
-        if kept:
-            self._serve_evaluators()
 
     def _execute(self, action: Action) -> None:
         if self._vectors.execute(action, self._flat.answer_S, self._read_P):

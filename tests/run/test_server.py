@@ -23,10 +23,12 @@ def world(tmp_path):
         each.close()
 
 
-@pytest.mark.parametrize("nth", range(1, 16))
-def test_a_client_may_vanish_at_any_send(world, nth):
-    """Welcome, first job, second job, a later one: whichever can't be delivered, the others go on."""
-    here = world()
+@pytest.mark.parametrize("method", [{}, {"name": "ringmaster", "options": {"R": 2, "cancel": True}}])
+@pytest.mark.parametrize("nth", range(1, 24))
+def test_a_client_may_vanish_at_any_send(world, nth, method):
+    """Welcome, first job, second job, a later one, a cancellation: whichever can't be delivered, the others go on, and
+    the record is in order."""
+    here = world(**method)
     here.wire.fail_at = {nth}
     here.hello(b"a", pid=1)
     here.hello(b"b", pid=2)
