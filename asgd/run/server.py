@@ -81,8 +81,7 @@ class Server:
         self.transport, self.saver, self.note = transport, saver, note
         self.payload_bytes = flat.state_view().nbytes
         self._asking: deque[bytes] = deque()  # evaluators that wait for a snapshot
-        self._events: deque[Event] = deque()
-        self._draining = False
+        self._events, self._draining = deque[Event](), False
         self._alone_since_s = time.monotonic()
         self.patience_s = config.cluster.start_timeout_s  # how long the run's beginning waits for all workers
         self._next_housekeeping_s = time.monotonic()
@@ -98,10 +97,7 @@ class Server:
         self.drain()
 
     def drain(self) -> None:
-        """Handle the events that wait, in the order in which they happened.
-
-        What an action brings about (a client that can't be reached) waits until all actions of its event are executed.
-        """
+        """Handle the events that wait, in order; what an action brings about waits until its event is over."""
         if self._draining or not self._events:
             return
         self._draining = True
