@@ -9,8 +9,16 @@ number of frames of one message, nor the number of connections. The same thread 
 connection through libzmq's monitor, asks the kernel how many bytes it has delivered (TCP_INFO), knows how many of
 them the server has read in whole messages, and shuts down a connection that holds too many, or that is one too many.
 Measured: with room for 256 KiB, a message of empty frames without an end (libzmq takes 64 bytes for the 2 that each has
-on the wire) was cut off after 0.07 s, and the process had grown by 23 MB. The kernel doesn't count for ipc, whose
-peers are processes of this machine with access to the file.
+on the wire) was cut off after 0.07 s, and the process had grown by 23 MB.
+
+What the server sends and nobody reads waits in its memory, and libzmq bounds only its number (ZMQ_SNDHWM). So the
+thread compares what was sent to a connection with what the other end has acknowledged (TCP_INFO again), and shuts down
+one that leaves more than two whole messages unread and takes less than 64 KiB in `unread_s`. A client of ours reads on
+into its own queue while it computes, so a burst of jobs to one worker is no offence. One that reads just fast enough is
+bounded by the number alone.
+
+The kernel counts for tcp only. With ipc, whose peers are processes of this machine with access to the file, neither the
+frames of one message nor the bytes left unread are bounded.
 """
 
 from __future__ import annotations
@@ -37,8 +45,13 @@ from asgd.net.transport import MAX_QUEUED_MESSAGES
 ZAP_ADDRESS: Final = "inproc://zeromq.zap.01"
 ZAP_DOMAIN: Final = b"asgd"
 CLOSE_LIMIT_S: Final = 5.0
+ANSWER_LIMIT_S: Final = 30.0
+_STOP: Final = b"s"
+_HEAR: Final = b"h"
 _LOOK_EVERY_S: Final = 0.05
-_BYTES_RECEIVED_AT: Final = 128  # tcpi_bytes_received in struct tcp_info, since Linux 4.1
+_BYTES_ACKNOWLEDGED_AT: Final = 120  # tcpi_bytes_acked, tcpi_bytes_received in struct tcp_info, since Linux 4.1
+_LEAST_PROGRESS_BYTES: Final = 64 * 1024
+_UNREAD_MESSAGES: Final = 2
 
 
 @dataclass(frozen=True)
@@ -47,20 +60,45 @@ class Limits:
 
     connections: at once; of more, those that were not admitted yet are closed, the oldest first; messages: whole ones
     of a connection that are kept unread before it has to wait; slack_bytes: what a connection may have sent beyond
-    those; stranger_bytes: what one may have sent unread that was not admitted yet (None: as much as any other).
+    those; stranger_bytes: what one may have sent unread that was not admitted yet (None: as much as any other);
+    unread_s: how long one may leave more than two whole messages and slack_bytes unread without reading on.
     """
 
     connections: int = 1024
     messages: int = 2 * MAX_QUEUED_MESSAGES
     slack_bytes: int = 1024 * 1024
     stranger_bytes: int | None = None
+    unread_s: float = 2.0
 
 
 @dataclass
-class _Connection:
+class Connection:
+    """What is known of one; each count is written by one thread only."""
+
     room_bytes: int  # that it may have sent and the server has not read
     read_bytes: int = 0
     is_stranger: bool = True
+    is_closed: bool = False
+    sent_bytes: int = 0  # counted before libzmq gets them
+    _uncounted_bytes: int = 0  # that were acknowledged beyond those: greetings, the heads of frames
+    _progress_bytes: int = 0  # acknowledged ...
+    _progress_s: float = 0.0  # ... at this time
+
+    def is_stuck(self, acknowledged_bytes: int, limit_bytes: int, limit_s: float, now_s: float) -> bool:
+        """Whether it has left more than `limit_bytes` unread and read next to nothing for `limit_s`.
+
+        acknowledged_bytes: by the kernel of the other end so far, asked before this call.
+
+        >>> connection = Connection(room_bytes=0, sent_bytes=1000)
+        >>> [connection.is_stuck(10, 500, 2.0, now_s) for now_s in (1.0, 3.5)]
+        [False, True]
+        """
+        self._uncounted_bytes = max(self._uncounted_bytes, acknowledged_bytes - self.sent_bytes)
+        unread_bytes = self.sent_bytes + self._uncounted_bytes - acknowledged_bytes
+        took_bytes = acknowledged_bytes - self._progress_bytes
+        if unread_bytes <= limit_bytes or took_bytes >= _LEAST_PROGRESS_BYTES or not self._progress_s:
+            self._progress_bytes, self._progress_s = acknowledged_bytes, now_s
+        return now_s - self._progress_s > limit_s
 
 
 def decide(request: Sequence[bytes], accepted: dict[bytes, str]) -> list[bytes]:
@@ -99,7 +137,8 @@ class Door:
     ) -> None:
         self._accepted, self._limits, self._tell = accepted or {}, limits, tell
         self._room_bytes = (limits.messages + 1) * message_bytes + limits.slack_bytes
-        self._connections: dict[int, _Connection] = {}  # by descriptor
+        self._unread_bytes = _UNREAD_MESSAGES * message_bytes + limits.slack_bytes
+        self._connections: dict[int, Connection] = {}  # by descriptor
         self._told: dict[str, int] = {}
         self.failure: str | None = None
         self._next_look_s = 0.0
@@ -115,7 +154,8 @@ class Door:
             if self._zap is not None:
                 self._zap.close()
             raise
-        self._stop_reading, self._stop_writing = os.pipe()
+        self._ask_reading, self._ask_writing = os.pipe()
+        self._has_heard = threading.Event()
         self._thread = threading.Thread(target=self._run, name="door", daemon=True)
         self._thread.start()
 
@@ -125,15 +165,24 @@ class Door:
         if connection is not None:
             connection.read_bytes += count
 
-    def admit(self, descriptor: int) -> None:
-        """A connection is no stranger any more."""
+    def admit(self, descriptor: int) -> Connection | None:
+        """A connection is no stranger any more; None when it is gone.
+
+        It has been told of, but this thread may still have one in mind that had the same descriptor: it is asked first
+        to hear all that there is.
+        """
+        self._has_heard.clear()
+        os.write(self._ask_writing, _HEAR)
+        if self.failure is None and not self._has_heard.wait(ANSWER_LIMIT_S):
+            raise RunError(f"the thread that guards the server's socket has not answered for {ANSWER_LIMIT_S:g} s")
         connection = self._connections.get(descriptor)
         if connection is not None:
             connection.room_bytes, connection.is_stranger = self._room_bytes, False
+        return connection
 
     def close(self) -> None:
         """End the thread and its sockets; RunError should it not end in time."""
-        os.write(self._stop_writing, b"x")
+        os.write(self._ask_writing, _STOP)
         self._thread.join(CLOSE_LIMIT_S)
         if self._thread.is_alive():
             raise RunError(f"the thread that guards the server's socket has not ended within {CLOSE_LIMIT_S:g} s")
@@ -141,27 +190,31 @@ class Door:
         self._monitor.close()
         if self._zap is not None:
             self._zap.close()
-        os.close(self._stop_reading)
-        os.close(self._stop_writing)
+        os.close(self._ask_reading)
+        os.close(self._ask_writing)
 
     def _run(self) -> None:
         try:
             self._guard()
         except Exception as error:  # told to the server's thread, which ends the run: nobody would be let in any more
             self.failure = f"the thread that guards the server's socket failed: {type(error).__name__}: {error}"
+            self._has_heard.set()
 
     def _guard(self) -> None:
         poller = zmq.Poller()
-        poller.register(self._stop_reading, zmq.POLLIN)
+        poller.register(self._ask_reading, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
         if self._zap is not None:
             poller.register(self._zap, zmq.POLLIN)
         while True:
             ready = dict(poller.poll(int(_LOOK_EVERY_S * 1000)))
-            if self._stop_reading in ready:
+            asked = os.read(self._ask_reading, 1) if self._ask_reading in ready else None
+            if asked == _STOP:
                 return
-            if self._monitor in ready:
+            if self._monitor in ready or asked == _HEAR:
                 self._hear()
+            if asked == _HEAR:
+                self._has_heard.set()
             if self._zap is not None and self._zap in ready:
                 answer = decide(self._zap.recv_multipart(), self._accepted)
                 self._zap.send_multipart(answer)
@@ -179,11 +232,17 @@ class Door:
                 event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
                 if event["event"] == zmq.EVENT_ACCEPTED:
                     room_bytes = self._room_bytes if stranger is None else stranger
-                    self._connections[event["value"]] = _Connection(room_bytes)
+                    self._forget(event["value"])
+                    self._connections[event["value"]] = Connection(room_bytes)
                 else:
-                    self._connections.pop(event["value"], None)
+                    self._forget(event["value"])
         while len(self._connections) > self._limits.connections:
             self._make_room()
+
+    def _forget(self, descriptor: int) -> None:
+        connection = self._connections.pop(descriptor, None)
+        if connection is not None:
+            connection.is_closed = True
 
     def _make_room(self) -> None:
         """Shut the stranger that has been here longest, so that nobody keeps others out by only being connected; the
@@ -191,23 +250,29 @@ class Door:
         """
         strangers = (descriptor for descriptor, known in self._connections.items() if known.is_stranger)
         descriptor = next(strangers, next(reversed(self._connections)))
-        del self._connections[descriptor]
+        self._forget(descriptor)
         with borrowed(descriptor) as connection:
             if connection is not None:
                 shut(connection)
         self._count(f"refused a connection: {self._limits.connections} are there already")
 
     def _look(self) -> None:
-        """Shut down what has sent more than a queue of whole messages can hold."""
+        """Shut down what has sent more than a queue of whole messages can hold, or doesn't read what it is sent."""
+        now_s, limits = time.monotonic(), self._limits
         for descriptor, known in list(self._connections.items()):
             with borrowed(descriptor) as connection:
-                received = None if connection is None else received_bytes(connection)
-                if connection is None or received is None or received - known.read_bytes <= known.room_bytes:
+                found = None if connection is None else counted(connection)
+                if connection is None or found is None:
+                    continue
+                received_bytes, acknowledged_bytes = found
+                if received_bytes - known.read_bytes > known.room_bytes:
+                    why = f"sent over {known.room_bytes:,} bytes without a whole message in time"
+                elif known.is_stuck(acknowledged_bytes, self._unread_bytes, limits.unread_s, now_s):
+                    why = f"left over {self._unread_bytes:,} bytes unread for {limits.unread_s:g} s"
+                else:
                     continue
                 shut(connection)
-            self._count(
-                f"cut off a connection that sent over {known.room_bytes:,} bytes without a whole message in time"
-            )
+            self._count(f"cut off a connection that {why}")
 
     def _count(self, what: str) -> None:
         self._told[what] = number = self._told.get(what, 0) + 1
@@ -215,16 +280,20 @@ class Door:
             self._tell(what + (f" ({number} so far)" if number > 1 else ""))
 
 
-def received_bytes(connection: socket.socket) -> int | None:
-    """Bytes of a TCP connection that this process has taken from the kernel; None for what isn't one (any more)."""
+def counted(connection: socket.socket) -> tuple[int, int] | None:
+    """Bytes of a TCP connection that this process has taken from the kernel, and that the other end has acknowledged.
+
+    None for what isn't one (any more).
+    """
     try:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
         (unread,) = struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, bytes(4)))
     except OSError:
         return None
-    if len(info) < _BYTES_RECEIVED_AT + 8:
+    if len(info) < _BYTES_ACKNOWLEDGED_AT + 16:
         return None
-    return int(struct.unpack_from("=Q", info, _BYTES_RECEIVED_AT)[0]) - int(unread)
+    acknowledged, received = struct.unpack_from("=QQ", info, _BYTES_ACKNOWLEDGED_AT)
+    return int(received) - int(unread), int(acknowledged)
 
 
 def shut(connection: socket.socket) -> None:

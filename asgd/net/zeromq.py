@@ -14,7 +14,8 @@ What can be lost, doubled or reordered, and why not here:
 
 Limits: a header of MAX_HEADER_BYTES, frames of FRAME_BYTES (a longer frame closes the connection before it is buffered:
 ZMQ_MAXMSGSIZE), payloads of `max_payload_bytes` (refused on arrival with BadMessage). What libzmq doesn't bound, the
-number of connections and of the frames of one message, is bounded by door.py (the latter on tcp only).
+number of connections, the frames of one message, and the bytes that a peer leaves unread, is bounded by door.py (the
+latter two on tcp only).
 
 Keys: with them, CURVE encrypts every frame, the server proves who it is, and a client that isn't in the server's list
 doesn't get as far as the socket. libzmq itself would then try again for ever, or do nothing at all; here a client
@@ -40,7 +41,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from asgd.errors import ConfigError, ProtocolError, RunError
 from asgd.net.addresses import check_address, numeric
-from asgd.net.door import ZAP_DOMAIN, Door, Limits, borrowed, shut
+from asgd.net.door import ZAP_DOMAIN, Connection, Door, Limits, borrowed, shut
 from asgd.net.keys import ClientKeys, ServerKeys
 from asgd.net.memory import keep_freed_memory
 from asgd.net.messages import MAX_HEADER_BYTES
@@ -221,6 +222,8 @@ class ZmqServer(_Endpoint):
         limits = limits or Limits()
         self._path, self._inode = "", -1
         self._last_peer = b""
+        self._admitted: dict[bytes, Connection] = {}
+        self._max_admitted = 2 * limits.connections
         self._door: Door | None = None
         try:
             self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -287,8 +290,13 @@ class ZmqServer(_Endpoint):
 
     def admit(self, peer: bytes) -> None:
         """See ServerTransport.admit."""
-        if self._door is not None and peer == self._last_peer:
-            self._door.admit(self._source)
+        if self._door is None or peer != self._last_peer:
+            return
+        if len(self._admitted) >= self._max_admitted:
+            self._admitted = {each: known for each, known in self._admitted.items() if not known.is_closed}
+        known = self._door.admit(self._source)
+        if known is not None:
+            self._admitted[peer] = known
 
     def cut_off(self, peer: bytes) -> None:
         """See ServerTransport.cut_off."""
@@ -309,9 +317,14 @@ class ZmqServer(_Endpoint):
 
     def send(self, peer: bytes, header: bytes, payload: memoryview | None = None) -> None:
         """See ServerTransport.send."""
+        known, count = self._admitted.get(peer), len(header) + (0 if payload is None else payload.nbytes)
+        if known is not None:
+            known.sent_bytes += count
         try:
             self._send([peer], header, payload)
         except zmq.Again:
+            if known is not None:
+                known.sent_bytes -= count
             raise PeerGone(f"peer {peer.hex()} has left more than {MAX_QUEUED_MESSAGES} messages unread") from None
         except zmq.ZMQError as error:
             if error.errno == errno.EHOSTUNREACH:

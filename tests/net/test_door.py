@@ -8,6 +8,7 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
 
@@ -17,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgd.errors import RunError
-from asgd.net.door import Limits, borrowed, decide
+from asgd.net.door import Connection, Door, Limits, borrowed, decide
 from asgd.net.keys import ClientKeys, load_client_keys, load_server_keys, make_keys
-from asgd.net.transport import KeyRefused
+from asgd.net.transport import KeyRefused, PeerGone
 from asgd.net.zeromq import ZmqClient, ZmqServer
 
 from .test_zeromq import frame, zmtp_dealer
@@ -257,6 +258,81 @@ def test_whole_messages_that_nobody_reads_make_their_sender_wait_and_are_not_cut
     assert told == []
 
 
+def admitted(server, send) -> bytes:
+    send()
+    received = server.recv(WAIT_S)
+    assert received is not None
+    server.admit(received.peer)
+    return received.peer
+
+
+def test_one_that_does_not_read_is_cut_off_long_before_it_holds_a_queue_of_messages():
+    """Those that read go on, though they get more at once: their own threads take it while they compute."""
+    told, limits, piece = [], Limits(unread_s=0.5), memoryview(bytes(4_000_000))
+    with ExitStack() as stack:
+        server = stack.enter_context(
+            ZmqServer("tcp://127.0.0.1:0", max_payload_bytes=4_000_000, limits=limits, tell=told.append)
+        )
+        works = stack.enter_context(ZmqClient(server.address))
+        good = admitted(server, lambda: works.send(b"good"))
+        mute = stack.enter_context(zmtp_dealer(server))
+        bad = admitted(server, lambda: mute.sendall(frame(b"bad", more=False)))
+        for peer in (good, bad):
+            for _ in range(20):
+                server.send(peer, b"job", piece)
+        until(lambda: told, "nobody was cut off")
+        assert told == ["cut off a connection that left over 9,187,460 bytes unread for 0.5 s"]
+
+        def is_gone():
+            try:
+                server.send(bad, b"more")
+            except PeerGone as error:
+                assert "isn't connected" in str(error)
+                return True
+            return False
+
+        until(is_gone, "the one that reads nothing is still there")
+        for _ in range(20):
+            assert works.recv(WAIT_S).payload_bytes == 4_000_000
+        assert works.num_broken == 0 and len(told) == 1
+
+
+def test_an_admission_is_for_the_connection_that_asks_whatever_had_its_descriptor(monkeypatch):
+    """Though the thread at the door were slow to hear of connections, it knows them when one is admitted."""
+    hear, asked = Door._hear, threading.Event()
+    monkeypatch.setattr(Door, "_hear", lambda door: hear(door) if asked.is_set() else None)
+    with ZmqServer("tcp://127.0.0.1:0") as server:
+        before = set()
+        for _ in range(5):
+            asked.clear()
+            with zmtp_dealer(server) as mute:
+                mute.sendall(frame(b"hello", more=False))
+                peer = server.recv(WAIT_S).peer
+                assert set(map(id, server._door._connections.values())) <= before
+                asked.set()
+                server.admit(peer)
+                known = server._admitted[peer]
+                assert not known.is_stranger and not known.is_closed and id(known) not in before
+                before.add(id(known))
+
+
+def test_what_counts_as_unread_and_for_how_long():
+    """Sent 100 MB of which the kernel has acknowledged so much at each moment; heads of frames come on top."""
+
+    def stuck(*looks):
+        connection = Connection(room_bytes=0, sent_bytes=100_000_000)
+        return [connection.is_stuck(acknowledged, 9_000_000, 2.0, now_s) for now_s, acknowledged in looks]
+
+    assert stuck((1.0, 10**6), (2.9, 10**6), (3.1, 10**6)) == [False, False, True]
+    assert stuck((1.0, 10**6), (2.9, 10**6 + 65_536), (3.1, 10**6 + 65_536), (4.8, 10**6 + 65_536)) == [False] * 4
+    assert stuck((1.0, 10**6), (2.0, 10**6 + 30_000), (3.1, 10**6 + 60_000))[-1]  # drop by drop
+    assert not any(stuck((1.0, 92 * 10**6), (30.0, 92 * 10**6)))  # two whole messages may lie there for ever
+    spare = Connection(room_bytes=0)
+    assert not spare.is_stuck(10**9, 9_000_000, 2.0, 1.0)  # acknowledged what wasn't counted: no credit for later
+    spare.sent_bytes = 10_000_000
+    assert [spare.is_stuck(10**9, 9_000_000, 2.0, now_s) for now_s in (1.1, 3.2)] == [False, True]
+
+
 def test_connections_beyond_the_limit_are_refused_and_others_go_on():
     told = []
     with ExitStack() as stack:
@@ -337,8 +413,6 @@ def test_a_guard_that_fails_ends_the_servers_loop(monkeypatch):
 
 
 def test_no_thread_and_no_descriptor_is_left(keys):
-    import threading
-
     def once():
         with ExitStack() as stack:
             server = stack.enter_context(ZmqServer("tcp://127.0.0.1:0", keys=load_server_keys(keys)))
