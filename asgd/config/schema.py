@@ -263,7 +263,8 @@ class SecurityConfig(Section, frozen=True):
             only where this machine alone can reach it.
         key: the name of the key in that directory that a worker or evaluator uses.
         insecure: whether the server may listen to other machines without keys.
-        max_peers: connections that the server keeps at once, >= 0 (0: 2 x cluster.num_workers + 64).
+        max_peers: connections that the server keeps at once, and clients that it lets in, >= 0 (0: 2 x
+            cluster.num_workers + 64); worker numbers are below it, or below cluster.num_workers if that is more.
         max_refusals: messages of one client that are refused before its connection is cut off, >= 1.
     """
 

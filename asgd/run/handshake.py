@@ -8,6 +8,7 @@ it left and joins anew: what was outstanding is lost, and what it still holds is
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from asgd.core.events import Join, Leave
@@ -21,7 +22,8 @@ from asgd.run.sessions import Session
 if TYPE_CHECKING:
     from asgd.run.server import Server
 
-_MAX_PROBES = 8  # messages that only find out whether a client is there, until it is heard again
+# Messages that only find out whether a client is there: until it is heard again, and because of one hello.
+_MAX_PROBES = 8
 _TOLD_BY_NAME = 100  # clients that were turned away
 
 
@@ -34,11 +36,12 @@ def welcome(server: Server, peer: bytes, hello: wire.Hello) -> None:
             _greet(server, known)
         return
     over = server.finish is not None and (hello.role == "worker" or server.evaluations.num_open == 0)
-    refusal = ("the run is over", False) if over else server.sessions.why_refused(hello)
+    members = server.state.workers
+    refusal = ("the run is over", False) if over else server.sessions.why_refused(hello, members)
     had_session = False
     if refusal is None or refusal[1]:
         had_session = _make_room(server, hello)
-        refusal = server.sessions.why_refused(hello)
+        refusal = server.sessions.why_refused(hello, server.state.workers)
     if refusal is not None:
         _turn_away(server, peer, hello, *refusal)
         return
@@ -62,15 +65,17 @@ def _turn_away(server: Server, peer: bytes, hello: wire.Hello, reason: str, may_
 
 def _make_room(server: Server, hello: wire.Hello) -> bool:
     """Close what a client had here before its connection broke, and say whether it had something; find out whether the
-    holder of its number is there.
+    holder of its number is there, or where all places are taken, some of those who have been silent longest.
     """
     had_session = False
+    if len(server.sessions) >= server.sessions.most:
+        silent = sorted(server.sessions, key=lambda session: (session.num_probes, session.last_heard_s))
+        _probe(server, silent[:_MAX_PROBES])
     for session in server.sessions:
         if (session.role, session.host, session.pid) != (hello.role, hello.host, hello.pid):
             is_asked_for = hello.role == session.role == "worker" and hello.worker == session.worker
-            if is_asked_for and session.num_probes < _MAX_PROBES:  # it may be computing, and reads nothing
-                session.num_probes += 1
-                server.reply(session.peer, wire.Pong(session.taken))  # which drops it if it can't be reached
+            if is_asked_for:
+                _probe(server, [session])
         elif session.role == "worker" and session.worker == hello.worker:
             server.sessions.close(session)  # whether it has left is for `_take_up` to see
             had_session = True
@@ -78,6 +83,14 @@ def _make_room(server: Server, hello: wire.Hello) -> bool:
             server.drop(session, "reconnected")
             server.drain()
     return had_session
+
+
+def _probe(server: Server, sessions: Sequence[Session]) -> None:
+    """Find out who of these is gone: they are dropped."""
+    for session in sessions:
+        if session.num_probes < _MAX_PROBES:  # it may be computing, and reads nothing
+            session.num_probes += 1
+            server.reply(session.peer, wire.Pong(session.taken))
 
 
 def _take_up(server: Server, session: Session, held: tuple[int, ...], why_lost: str) -> None:

@@ -42,8 +42,16 @@ def client_keys(config: Config) -> ClientKeys | None:
 
 def limits(config: Config) -> Limits:
     """What the server lets its peers do."""
-    peers = config.security.max_peers or 2 * config.cluster.num_workers + 64
-    return Limits(connections=peers, messages=_MESSAGES, stranger_bytes=_STRANGER_BYTES)
+    return Limits(connections=_max_peers(config), messages=_MESSAGES, stranger_bytes=_STRANGER_BYTES)
+
+
+def most_clients(config: Config) -> int:
+    """How many sessions the server keeps at once, and how many worker numbers there are."""
+    return max(_max_peers(config), config.cluster.num_workers)
+
+
+def _max_peers(config: Config) -> int:
+    return config.security.max_peers or 2 * config.cluster.num_workers + 64
 
 
 def warnings(config: Config, address: str) -> list[str]:

@@ -34,6 +34,7 @@ from asgd.run.offences import Offences
 from asgd.run.records import RunDirectory
 from asgd.run.refusals import TURNS_APART_S, quarantine, refuse, refuse_answer, title
 from asgd.run.saving import Saver
+from asgd.run.security import most_clients
 from asgd.run.sessions import Session, Sessions
 from asgd.run.stopwatch import Stopwatch
 from asgd.run.vectors import Vectors
@@ -68,7 +69,7 @@ class Server:
         self.config, self.state, self.clock, self._watch = config, state, clock, watch
         self.evaluations = evaluations
         leases_s = config.cluster.min_lease_s, config.cluster.max_lease_s
-        self.sessions = Sessions(flat.layout.digest, task_digest(config), *leases_s)
+        self.sessions = Sessions(flat.layout.digest, task_digest(config), *leases_s, most_clients(config))
         self.sessions.quarantined.update(state.quarantined)  # by an earlier server of this run
         self.offences = Offences(config.security.max_refusals)
         self.expected = Expected(state, self.sessions, config.recovery.grace_s)

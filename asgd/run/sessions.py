@@ -68,19 +68,24 @@ class Sessions:
     """All sessions, found by peer or by worker.
 
     Arguments: layout and task: the digests that a client must have; min_lease_s, max_lease_s: the shortest and the
-    longest silence, in seconds, after which a client counts as gone. `reserved`: numbers that only who asks for them
-    gets: the supervisor's own workers.
+    longest silence, in seconds, after which a client counts as gone; most: sessions at once, and worker numbers, of
+    each of which the run keeps something for good. `reserved`: numbers that only who asks for them gets: the
+    supervisor's own workers.
     """
 
-    def __init__(self, layout: str, task: str, min_lease_s: float, max_lease_s: float) -> None:
+    def __init__(self, layout: str, task: str, min_lease_s: float, max_lease_s: float, most: int) -> None:
         self.layout = layout
         self.task = task
         self.min_lease_s, self.max_lease_s = min_lease_s, max_lease_s
+        self.most = most
         self.reserved: frozenset[int] = frozenset()
         self._by_peer: dict[bytes, Session] = {}
         self._by_worker: dict[int, Session] = {}
         self.quarantined: dict[int, str] = {}  # by the worker's number
         self._quarantined_processes: dict[tuple[str, int], str] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_peer)
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._by_peer.values()))
@@ -95,31 +100,41 @@ class Sessions:
         """Whether a client would do the same work with the same model."""
         return (hello.protocol, hello.layout, hello.task) == (PROTOCOL_VERSION, self.layout, self.task)
 
-    def why_refused(self, hello: Hello) -> tuple[str, bool] | None:
-        """Why a client can't be let in and whether trying again can help; None when it can be."""
-        if hello.protocol != PROTOCOL_VERSION:
-            return (
-                f"the server speaks protocol {PROTOCOL_VERSION}, you speak {hello.protocol}: install the same asgd",
-                False,
-            )
-        if hello.layout != self.layout:
-            return "your model has another parameter layout than the server's: use the same task and options", False
-        if hello.task != self.task:
-            return "your seed, task, options or batch size differ from the server's: use the same configuration", False
-        process = (hello.host, hello.pid)
-        reason = self.quarantined.get(hello.worker) or self._quarantined_processes.get(process)
-        if hello.role == "worker" and reason is not None:
-            return reason, False
+    def why_refused(self, hello: Hello, expected: Collection[int] = ()) -> tuple[str, bool] | None:
+        """Why a client can't be let in and whether trying again can help; None when it can be. `expected`: as below."""
+        why = self._misfit(hello)
+        if why is not None:
+            return why, False
         if hello.role == "worker" and hello.worker in self._by_worker:
             return f"worker {hello.worker} is there already", True
+        if len(self) >= self.most:
+            return f"{self.most} clients are there already (security.max_peers)", True
+        if hello.role == "worker" and hello.worker < 0 and self._free_number(expected) >= self.most:
+            return f"every worker number below {self.most} is taken (security.max_peers)", True
         return None
+
+    def _misfit(self, hello: Hello) -> str | None:
+        if hello.protocol != PROTOCOL_VERSION:
+            return f"the server speaks protocol {PROTOCOL_VERSION}, you speak {hello.protocol}: install the same asgd"
+        if hello.layout != self.layout:
+            return "your model has another parameter layout than the server's: use the same task and options"
+        if hello.task != self.task:
+            return "your seed, task, options or batch size differ from the server's: use the same configuration"
+        if hello.role != "worker":
+            return None
+        if hello.worker >= self.most:
+            return f"there is no worker {hello.worker}: numbers here are below {self.most} (security.max_peers)"
+        return self.quarantined.get(hello.worker) or self._quarantined_processes.get((hello.host, hello.pid))
+
+    def _free_number(self, expected: Collection[int]) -> int:
+        taken = self.reserved.union(self._by_worker, expected, self.quarantined)
+        return next(number for number in range(len(taken) + 1) if number not in taken)
 
     def open(self, peer: bytes, hello: Hello, now_s: float, expected: Collection[int] = ()) -> Session:
         """Let a client in; a worker that doesn't mind gets the smallest free number that nobody is `expected` with."""
         worker = hello.worker
         if hello.role == "worker" and worker < 0:
-            taken = self.reserved.union(self._by_worker, expected, self.quarantined)
-            worker = next(number for number in range(len(taken) + 1) if number not in taken)
+            worker = self._free_number(expected)
         session = Session(peer, hello.role, worker if hello.role == "worker" else -1, hello.host, hello.pid, now_s)
         self._by_peer[peer] = session
         if session.role == "worker":

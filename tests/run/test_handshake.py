@@ -120,3 +120,37 @@ def test_welcome_says_which_start_of_the_server_it_is(here):
     here.hello(b"c", worker=5, pid=3)
     assert next(m for to, m in here.wire.sent if to == b"c").incarnation == 1
     assert check_trace(rows(here), here.server.state.ledger.in_flight_delays()) == []
+
+
+def test_clients_without_end_and_numbers_without_end_leave_nothing_behind(here):
+    """Evaluators whose connections break at once, and numbers from everywhere."""
+    most = here.server.sessions.most
+    assert most == 68
+    for number in range(300):
+        peer = b"e%d" % number
+        sends = here.wire.sends
+        here.hello(peer, role="evaluator", pid=100 + number)
+        assert here.wire.sends - sends <= 10, "a hello costs a few replies, however many are there"
+        here.wire.gone.add(peer)
+    assert len(here.server.sessions) <= most
+    here.hello(b"c", worker=2, pid=3)
+    assert isinstance(here.jobs_of(b"c")[0], wire.Job), "and a worker still gets in"
+    for number in range(100):
+        here.hello(b"w%d" % number, worker=10 * number, pid=5000 + number)
+        if here.server.sessions.of_peer(b"w%d" % number) is not None:
+            here.say(b"w%d" % number, wire.Goodbye("bye"))
+    assert set(here.server.state.ledger.per_worker) <= set(range(most))
+    assert here.last(b"w99").reason == "there is no worker 990: numbers here are below 68 (security.max_peers)"
+
+
+def test_places_are_not_taken_from_clients_that_are_there(here):
+    for number in range(here.server.sessions.most - 2):
+        here.hello(b"e%d" % number, role="evaluator", pid=100 + number)
+    here.hello(b"c", worker=2, pid=3)
+    assert here.last(b"c") == wire.Refused("68 clients are there already (security.max_peers)", may_retry=True)
+    here.hello(b"d", worker=0, pid=1, jobs=(0, 2))  # back on another connection: its own place
+    assert here.server.sessions.of_worker(0).peer == b"d"
+    here.wire.gone.add(b"e7")
+    for _ in range(here.server.sessions.most // 8 + 1):  # each time it is asked of a few others whether they are there
+        here.hello(b"c", worker=2, pid=3)
+    assert isinstance(here.jobs_of(b"c")[0], wire.Job)

@@ -24,7 +24,7 @@ def hello(**changes):
 
 @pytest.fixture
 def sessions():
-    return Sessions("l", "t", min_lease_s=10.0, max_lease_s=1000.0)
+    return Sessions("l", "t", min_lease_s=10.0, max_lease_s=1000.0, most=4)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,22 @@ def test_numbers_are_the_smallest_free_ones(sessions):
     sessions.close(sessions.of_worker(1))
     assert sessions.open(b"x", hello(), 0.0).worker == 1
     assert sessions.open(b"y", hello(role="evaluator"), 0.0).worker == -1
+
+
+def test_there_are_only_so_many_clients_and_numbers(sessions):
+    assert sessions.why_refused(hello(worker=3)) is None
+    for worker in (4, 2**40):
+        reason, may_retry = sessions.why_refused(hello(worker=worker))
+        assert reason == f"there is no worker {worker}: numbers here are below 4 (security.max_peers)" and not may_retry
+    assert sessions.why_refused(hello(), expected=(0, 1, 2)) is None
+    assert sessions.why_refused(hello(), expected=range(4)) == (
+        "every worker number below 4 is taken (security.max_peers)",
+        True,
+    )
+    for pid in range(4):
+        sessions.open(b"%d" % pid, hello(role="evaluator", pid=pid), 0.0)
+    full = "4 clients are there already (security.max_peers)", True
+    assert sessions.why_refused(hello()) == sessions.why_refused(hello(role="evaluator")) == full
 
 
 def test_without_a_job_silence_counts(sessions):
@@ -82,7 +98,7 @@ def test_the_longest_lease_ends_what_a_long_job_or_an_unknown_speed_would_allow(
     session.answered(1, 500.0)
     session.jobs[2] = 500.0
     assert sessions.overdue(1499.9) == [] and sessions.overdue(1500.1) == [session]
-    short = Sessions("l", "t", min_lease_s=10.0, max_lease_s=20.0)
+    short = Sessions("l", "t", min_lease_s=10.0, max_lease_s=20.0, most=4)
     slow, evaluator = short.open(b"a", hello(), 0.0), short.open(b"e", hello(role="evaluator"), 0.0)
     slow.jobs[1] = 0.0
     assert short.overdue(19.9) == [] and short.overdue(20.1) == [slow, evaluator]
