@@ -46,6 +46,8 @@ class BadMessage(ProtocolError):
 class Received:
     """One message as it arrived: the peer (b"" at a client), the header, and the payload's frames in order.
 
+    `name`: of the key that the peer has proved to have, by the server's list; "" without keys, and at a client.
+
     The frames belong to the transport's memory and live as long as this object; read them, or copy them once into a
     buffer that is kept.
 
@@ -59,6 +61,7 @@ class Received:
     peer: bytes
     header: bytes
     payload: Sequence[memoryview]
+    name: str = ""
 
     @property
     def payload_bytes(self) -> int:

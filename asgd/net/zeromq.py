@@ -88,6 +88,7 @@ class _Endpoint:
         self.bytes_out = 0
         self._max_payload_bytes = max_payload_bytes
         self._source = -1  # the descriptor that the last message came from
+        self._names_peers = False  # by their keys, as decided at the door
         self._linger_ms = int(LINGER_S * 1000)
         self._context = zmq.Context()
         self._socket = self._context.socket(kind)
@@ -133,11 +134,12 @@ class _Endpoint:
             return None
         peer = self._socket.recv(zmq.NOBLOCK) if with_peer else b""
         more = bool(self._socket.getsockopt(zmq.RCVMORE)) if with_peer else True
-        header, payload, payload_bytes = b"", [], 0
+        header, payload, payload_bytes, name = b"", [], 0, ""
         if more:
             first = self._socket.recv(zmq.NOBLOCK, copy=False)
             header, more = bytes(first.buffer[: MAX_HEADER_BYTES + 1]), first.more
             self._source = int(first.get(zmq.SRCFD)) if with_peer else -1
+            name = str(first.get("User-Id")) if self._names_peers else ""
         while more:
             frame = self._socket.recv(zmq.NOBLOCK, copy=False)
             more = frame.more
@@ -153,7 +155,7 @@ class _Endpoint:
             raise BadMessage(
                 peer, f"a message had a payload of {payload_bytes} bytes; at most {self._max_payload_bytes} are allowed"
             )
-        return Received(peer, header, payload)
+        return Received(peer, header, payload, name)
 
     def _send(self, prefix: list[bytes], header: bytes, payload: memoryview | None) -> None:
         if len(header) > MAX_HEADER_BYTES:
@@ -233,6 +235,7 @@ class ZmqServer(_Endpoint):
                 self._socket.setsockopt(zmq.CURVE_SERVER, 1)
                 self._socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
                 self._socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+                self._names_peers = True
             message_bytes = MAX_HEADER_BYTES + max_payload_bytes + max_payload_bytes // 1024
             accepted = None if keys is None else keys.accepted
             self._door = Door(self._context, self._socket, accepted, limits, message_bytes, tell)

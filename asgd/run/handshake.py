@@ -3,6 +3,10 @@
 A worker that comes back (its connection broke, it had been given up, or the server was started again) names the jobs
 that it holds. If these are all that are outstanding for it, it goes on with them and the core hears nothing. Otherwise
 it left and joins anew: what was outstanding is lost, and what it still holds is taken back.
+
+Host and process, by which a client is known again, are what it says of itself. With keys a session belongs to the name
+of the key that opened it, and nobody with another key can take it over. Whoever has the same key can: a key shared by
+all protects nobody from the others, and neither does a server that was started again and has no sessions yet.
 """
 
 from __future__ import annotations
@@ -27,8 +31,8 @@ _MAX_PROBES = 8
 _TOLD_BY_NAME = 100  # clients that were turned away
 
 
-def welcome(server: Server, peer: bytes, hello: wire.Hello) -> None:
-    """Answer a `Hello`: let the client in, or say why not."""
+def welcome(server: Server, peer: bytes, hello: wire.Hello, name: str) -> None:
+    """Answer a `Hello` of somebody with the key of this name: let the client in, or say why not."""
     known = server.sessions.of_peer(peer)
     if known is not None:  # it has asked twice
         refuse(server, peer, ProtocolError("said hello again"), reply=False)
@@ -37,16 +41,16 @@ def welcome(server: Server, peer: bytes, hello: wire.Hello) -> None:
         return
     over = server.finish is not None and (hello.role == "worker" or server.evaluations.num_open == 0)
     members = server.state.workers
-    refusal = ("the run is over", False) if over else server.sessions.why_refused(hello, members)
+    refusal = ("the run is over", False) if over else server.sessions.why_refused(hello, name, members)
     had_session = False
     if refusal is None or refusal[1]:
-        had_session = _make_room(server, hello)
-        refusal = server.sessions.why_refused(hello, server.state.workers)
+        had_session = _make_room(server, hello, name)
+        refusal = server.sessions.why_refused(hello, name, server.state.workers)
     if refusal is not None:
         _turn_away(server, peer, hello, *refusal)
         return
     server.transport.admit(peer)
-    session = server.sessions.open(peer, hello, time.monotonic(), expected=server.state.workers)
+    session = server.sessions.open(peer, hello, time.monotonic(), name, expected=server.state.workers)
     _greet(server, session)
     if session.role == "worker":
         _take_up(server, session, hello.jobs, "reconnected" if had_session else "the server was restarted")
@@ -63,7 +67,7 @@ def _turn_away(server: Server, peer: bytes, hello: wire.Hello, reason: str, may_
     refuse(server, peer, ProtocolError(reason), may_retry=may_retry)
 
 
-def _make_room(server: Server, hello: wire.Hello) -> bool:
+def _make_room(server: Server, hello: wire.Hello, name: str) -> bool:
     """Close what a client had here before its connection broke, and say whether it had something; find out whether the
     holder of its number is there, or where all places are taken, some of those who have been silent longest.
     """
@@ -72,7 +76,7 @@ def _make_room(server: Server, hello: wire.Hello) -> bool:
         silent = sorted(server.sessions, key=lambda session: (session.num_probes, session.last_heard_s))
         _probe(server, silent[:_MAX_PROBES])
     for session in server.sessions:
-        if (session.role, session.host, session.pid) != (hello.role, hello.host, hello.pid):
+        if (session.role, *session.process) != (hello.role, name, hello.host, hello.pid):
             is_asked_for = hello.role == session.role == "worker" and hello.worker == session.worker
             if is_asked_for:
                 _probe(server, [session])

@@ -216,7 +216,7 @@ class Server:
             self._watch.lap("receive_s")
             if isinstance(request, wire.Hello):
                 check_payload(request, received.payload_bytes, self.payload_bytes)
-                welcome(self, received.peer, request)
+                welcome(self, received.peer, request, received.name)
                 return
             if session is None:
                 unknown = ProtocolError("you are not known here (any more): say hello")

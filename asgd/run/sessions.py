@@ -19,7 +19,7 @@ LEASE_FACTOR = 10.0
 
 @dataclass
 class Session:
-    """One connected client: `worker` is -1 for an evaluator."""
+    """One connected client: `worker` is -1 for an evaluator, `name` that of its key."""
 
     peer: bytes
     role: str
@@ -27,6 +27,7 @@ class Session:
     host: str
     pid: int
     last_heard_s: float
+    name: str = ""
     jobs: dict[int, float] = field(default_factory=dict)  # job -> when it was sent
     longest_job_s: float | None = None
     last_job_s: float | None = None
@@ -35,6 +36,11 @@ class Session:
     num_probes: int = 0  # messages sent only to see whether it is there, since it was last heard
     taken: int = -1  # the last job whose answer has come
     from_before: set[int] = field(default_factory=set)  # jobs that it brought along from another session
+
+    @property
+    def process(self) -> tuple[str, str, int]:
+        """What it is known by: the name of its key, and host and process as it says."""
+        return self.name, self.host, self.pid
 
     def answered(self, job: int, now_s: float) -> None:
         """Note how long a job took from sending it (or from the answer before it) to its answer."""
@@ -82,7 +88,7 @@ class Sessions:
         self._by_peer: dict[bytes, Session] = {}
         self._by_worker: dict[int, Session] = {}
         self.quarantined: dict[int, str] = {}  # by the worker's number
-        self._quarantined_processes: dict[tuple[str, int], str] = {}
+        self._quarantined_processes: dict[tuple[str, str, int], str] = {}
 
     def __len__(self) -> int:
         return len(self._by_peer)
@@ -100,9 +106,12 @@ class Sessions:
         """Whether a client would do the same work with the same model."""
         return (hello.protocol, hello.layout, hello.task) == (PROTOCOL_VERSION, self.layout, self.task)
 
-    def why_refused(self, hello: Hello, expected: Collection[int] = ()) -> tuple[str, bool] | None:
-        """Why a client can't be let in and whether trying again can help; None when it can be. `expected`: as below."""
-        why = self._misfit(hello)
+    def why_refused(self, hello: Hello, name: str, expected: Collection[int] = ()) -> tuple[str, bool] | None:
+        """Why a client can't be let in and whether trying again can help; None when it can be.
+
+        name: of its key; expected: as below.
+        """
+        why = self._misfit(hello, name)
         if why is not None:
             return why, False
         if hello.role == "worker" and hello.worker in self._by_worker:
@@ -113,7 +122,7 @@ class Sessions:
             return f"every worker number below {self.most} is taken (security.max_peers)", True
         return None
 
-    def _misfit(self, hello: Hello) -> str | None:
+    def _misfit(self, hello: Hello, name: str) -> str | None:
         if hello.protocol != PROTOCOL_VERSION:
             return f"the server speaks protocol {PROTOCOL_VERSION}, you speak {hello.protocol}: install the same asgd"
         if hello.layout != self.layout:
@@ -124,18 +133,19 @@ class Sessions:
             return None
         if hello.worker >= self.most:
             return f"there is no worker {hello.worker}: numbers here are below {self.most} (security.max_peers)"
-        return self.quarantined.get(hello.worker) or self._quarantined_processes.get((hello.host, hello.pid))
+        return self.quarantined.get(hello.worker) or self._quarantined_processes.get((name, hello.host, hello.pid))
 
     def _free_number(self, expected: Collection[int]) -> int:
         taken = self.reserved.union(self._by_worker, expected, self.quarantined)
         return next(number for number in range(len(taken) + 1) if number not in taken)
 
-    def open(self, peer: bytes, hello: Hello, now_s: float, expected: Collection[int] = ()) -> Session:
+    def open(self, peer: bytes, hello: Hello, now_s: float, name: str = "", expected: Collection[int] = ()) -> Session:
         """Let a client in; a worker that doesn't mind gets the smallest free number that nobody is `expected` with."""
         worker = hello.worker
         if hello.role == "worker" and worker < 0:
             worker = self._free_number(expected)
-        session = Session(peer, hello.role, worker if hello.role == "worker" else -1, hello.host, hello.pid, now_s)
+        number = worker if hello.role == "worker" else -1
+        session = Session(peer, hello.role, number, hello.host, hello.pid, now_s, name)
         self._by_peer[peer] = session
         if session.role == "worker":
             self._by_worker[session.worker] = session
@@ -144,7 +154,7 @@ class Sessions:
     def quarantine(self, session: Session, reason: str) -> None:
         """Let neither the number of a worker nor its process in again."""
         self.quarantined[session.worker] = reason
-        self._quarantined_processes[session.host, session.pid] = reason
+        self._quarantined_processes[session.process] = reason
 
     def close(self, session: Session) -> None:
         self._by_peer.pop(session.peer, None)

@@ -83,17 +83,17 @@ class World:
             self.notes.append,
         )
 
-    def say(self, peer, message, payload=b""):
+    def say(self, peer, message, payload=b"", name=""):
         frames = [memoryview(payload)] if payload else []
-        self.wire.incoming.append(Received(peer, encode(message), frames))
+        self.wire.incoming.append(Received(peer, encode(message), frames, name))
         while self.wire.incoming:
             self.server.receive(0.0, [])
 
-    def hello(self, peer, worker=-1, pid=1, **changes):
+    def hello(self, peer, worker=-1, pid=1, name="", **changes):
         plain = {"protocol": PROTOCOL_VERSION, "role": "worker", "worker": worker, "host": "h", "pid": pid}
         plain |= {"jobs": ()}
         plain |= {"layout": self.flat.layout.digest, "task": task_digest(self.config)}
-        self.say(peer, Hello(**(plain | changes)))
+        self.say(peer, Hello(**(plain | changes)), name=name)
 
     def answer(self, peer, job, samples=2):
         gradient = Gradient(job.job, job.version, 1.0, samples, 0.1, 0.0, 0.0, 0.0)

@@ -70,6 +70,23 @@ def test_those_of_the_list_get_in_each_with_its_key(keys, address):
                 talk(server, client)
 
 
+def test_each_message_comes_with_the_name_of_its_senders_key(keys, address):
+    with ExitStack() as stack:
+        server = stack.enter_context(ZmqServer(address, keys=load_server_keys(keys)))
+        for name in ("worker", "second"):
+            client = stack.enter_context(ZmqClient(server.address, keys=load_client_keys(keys, name)))
+            for payload in (None, memoryview(bytes(3_000_000))):
+                client.send(b"hello", payload)
+                received = server.recv(WAIT_S)
+                assert received is not None and received.name == name
+                server.send(received.peer, b"yes")
+                answer = client.recv(WAIT_S)
+                assert answer is not None and answer.name == ""
+    with ZmqServer(address) as server, ZmqClient(server.address) as client:
+        client.send(b"hello")
+        assert server.recv(WAIT_S).name == ""
+
+
 def test_a_key_that_is_not_in_the_list(keys, address):
     told = []
     (keys / "accepted" / "second.pub").unlink()

@@ -154,3 +154,31 @@ def test_places_are_not_taken_from_clients_that_are_there(here):
     for _ in range(here.server.sessions.most // 8 + 1):  # each time it is asked of a few others whether they are there
         here.hello(b"c", worker=2, pid=3)
     assert isinstance(here.jobs_of(b"c")[0], wire.Job)
+
+
+def test_a_session_belongs_to_the_key_that_opened_it(tmp_path):
+    """Number, host and process are easily said; the name comes from the server's list of keys."""
+    here = World(tmp_path / "run")
+    for number, name in enumerate(("ann", "ben")):
+        here.hello(b"%d" % number, worker=number, pid=number, name=name)
+    here.hello(b"e", role="evaluator", pid=7, name="ann")
+    before = here.server.state.to_dict()
+    here.hello(b"x", worker=0, pid=0, name="ben", jobs=(0, 2))
+    assert here.last(b"x") == wire.Refused("worker 0 is there already", may_retry=True)
+    here.hello(b"y", role="evaluator", pid=7, name="ben")
+    assert here.server.num_evaluators == 2 and here.server.sessions.of_peer(b"e") is not None
+    assert here.server.state.to_dict() == before and here.server.sessions.of_worker(0).peer == b"0"
+    here.hello(b"z", worker=0, pid=0, name="ann", jobs=(0, 2))
+    assert here.server.state.to_dict() == before and here.server.sessions.of_worker(0).peer == b"z"
+    here.close()
+
+
+def test_who_is_quarantined_under_another_key_is_somebody_else(tmp_path):
+    here = World(tmp_path / "run")
+    here.hello(b"a", worker=0, pid=1, name="ann")
+    here.server.sessions.quarantine(here.server.sessions.of_worker(0), "quarantined: a test")
+    here.hello(b"b", worker=1, pid=1, name="ben")
+    assert here.server.sessions.of_worker(1).peer == b"b"
+    here.hello(b"c", worker=2, pid=1, name="ann")
+    assert here.last(b"c") == wire.Refused("quarantined: a test", may_retry=False)
+    here.close()

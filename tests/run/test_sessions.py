@@ -38,7 +38,7 @@ def sessions():
 )
 def test_refused_with_a_reason(sessions, changes, sentence, may_retry):
     sessions.open(b"a", hello(worker=0), 0.0)
-    reason, retry = sessions.why_refused(hello(**changes))
+    reason, retry = sessions.why_refused(hello(**changes), "")
     assert sentence in reason and retry == may_retry
 
 
@@ -50,19 +50,19 @@ def test_numbers_are_the_smallest_free_ones(sessions):
 
 
 def test_there_are_only_so_many_clients_and_numbers(sessions):
-    assert sessions.why_refused(hello(worker=3)) is None
+    assert sessions.why_refused(hello(worker=3), "") is None
     for worker in (4, 2**40):
-        reason, may_retry = sessions.why_refused(hello(worker=worker))
+        reason, may_retry = sessions.why_refused(hello(worker=worker), "")
         assert reason == f"there is no worker {worker}: numbers here are below 4 (security.max_peers)" and not may_retry
-    assert sessions.why_refused(hello(), expected=(0, 1, 2)) is None
-    assert sessions.why_refused(hello(), expected=range(4)) == (
+    assert sessions.why_refused(hello(), "", expected=(0, 1, 2)) is None
+    assert sessions.why_refused(hello(), "", expected=range(4)) == (
         "every worker number below 4 is taken (security.max_peers)",
         True,
     )
     for pid in range(4):
         sessions.open(b"%d" % pid, hello(role="evaluator", pid=pid), 0.0)
     full = "4 clients are there already (security.max_peers)", True
-    assert sessions.why_refused(hello()) == sessions.why_refused(hello(role="evaluator")) == full
+    assert sessions.why_refused(hello(), "") == sessions.why_refused(hello(role="evaluator"), "") == full
 
 
 def test_without_a_job_silence_counts(sessions):
