@@ -157,7 +157,7 @@ class ClusterConfig(Section, frozen=True):
         start_timeout_s: how long the server waits for its first workers.
         server_timeout_s: a worker gives up after this silence of the server.
         min_lease_s: a job is lost after 10 x the worker's longest job, but not before this time ...
-        max_lease_s: ... and at the latest after this one.
+        max_lease_s: ... and at the latest after this one; an evaluator may take so long for one evaluation.
         speeds: emulated speeds.
     """
 

@@ -26,6 +26,7 @@ from asgd.run.formats import MetricsRow
 # Copies in memory at most; when an evaluator is slower than that, the newest waiting copy is replaced by a newer one.
 MAX_WAITING = 3
 DEFAULT_POINTS = 10
+MAX_LATE = 2  # evaluators that may be too late with one snapshot; after those it is given up
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Snapshot:
     train_loss: float | None
     state_S: Tensor | None
     path: Path | None
+    num_late: int = 0  # evaluators that had it for too long
 
     def read(self) -> Tensor:
         """The parameters and buffers [S]."""
@@ -215,15 +217,22 @@ class Evaluations:
         """Whether an evaluator has a snapshot whose result is awaited."""
         return evaluator in self._at_work
 
-    def lost(self, evaluator: bytes) -> None:
-        """An evaluator is gone: what it had is evaluated again."""
+    def lost(self, evaluator: bytes, *, late: bool = False) -> None:
+        """An evaluator is gone: what it had is evaluated again, unless it is the second that was too `late` with it."""
         snapshot = self._at_work.pop(evaluator, None)
-        if snapshot is not None:
+        if snapshot is None:
+            return
+        snapshot.num_late += late
+        if snapshot.num_late < MAX_LATE:
             self._waiting.appendleft(snapshot)
+            return
+        if snapshot.path is not None:
+            snapshot.path.unlink(missing_ok=True)
+        self.skipped += 1
 
     @property
     def num_missing(self) -> int:
-        """Evaluations that were due and have no result: open ones, and those that a slow evaluator made us skip."""
+        """Evaluations that were due and have no result: open ones, and those that slow evaluators made us skip."""
         return self.num_open + self.skipped
 
     @property

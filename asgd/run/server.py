@@ -172,14 +172,14 @@ class Server:
         session.cancelled += 1
         self.reply(session.peer, wire.Cancel(job))
 
-    def drop(self, session: Session, reason: str) -> None:
-        """A client is gone: its jobs are lost, its snapshot is evaluated by another."""
+    def drop(self, session: Session, reason: str, *, late: bool = False) -> None:
+        """A client is gone: its jobs are lost, its snapshot is evaluated by another; `late`: it took too long."""
         self.sessions.close(session)
         if session.role == "worker":
             self._events.append(Leave(session.worker, reason, self.clock.now_s()))
             self._alone_since_s = time.monotonic()
         else:
-            self.evaluations.lost(session.peer)
+            self.evaluations.lost(session.peer, late=late)
             self._asking = deque(peer for peer in self._asking if peer != session.peer)
 
     def leave(self, pid: int, reason: str) -> None:
@@ -246,6 +246,7 @@ class Server:
                     early = ProtocolError("asked for a snapshot before the last one was evaluated")
                     refuse(self, session.peer, early, reply=False)
                     return
+                session.owes_since_s = None
                 self._asking.append(session.peer)
                 self._serve_evaluators()
             case wire.Evaluated(version, results, _) if session.role == "evaluator":
@@ -254,6 +255,7 @@ class Server:
                     unasked = ProtocolError(f"results of version {version}, which it was not asked for")
                     refuse(self, session.peer, unasked, reply=False)
                     return
+                session.owes_since_s = session.last_heard_s
                 self.directory.append_metrics(row)
                 self.directory.flush()
                 self.evaluations.recorded(row.version)
@@ -316,10 +318,12 @@ class Server:
             snapshot = self.evaluations.next_for(self._asking[0], training=self.finish is None)
             if snapshot is None:
                 if self.finish is not None and self.evaluations.num_open == 0:
+                    self._await_evaluator(self._asking[0])
                     self.reply(self._asking.popleft(), wire.NoSnapshot(finished=True))
                     continue
                 return
             peer = self._asking.popleft()
+            self._await_evaluator(peer)
             try:
                 self.transport.send(peer, encode(wire.Snapshot(snapshot.version)), snapshot.read().numpy().data)
                 self._watch.lap("send_s")
@@ -327,6 +331,11 @@ class Server:
                 session = self.sessions.of_peer(peer)
                 if session is not None:
                     self.drop(session, f"unreachable: {error}")
+
+    def _await_evaluator(self, peer: bytes) -> None:
+        session = self.sessions.of_peer(peer)
+        if session is not None:
+            session.owes_since_s = time.monotonic()
 
     # Time.
 
@@ -340,9 +349,8 @@ class Server:
         self._next_housekeeping_s = now_s + _HOUSEKEEPING_S
         self._watch.lap("other_s")
         for session in self.sessions.overdue(now_s):
-            silent_s = now_s - session.last_heard_s
-            self.note(f"{title(session)} is overdue (last heard {silent_s:.0f} s ago): taken for dead")
-            self.drop(session, "overdue")
+            self.note(f"{title(session)} is overdue ({session.how_late(now_s)}): taken for dead")
+            self.drop(session, "overdue", late=True)
         self.drain()
         if self.finish is None:
             self._watch_start(now_s)

@@ -36,6 +36,7 @@ class Session:
     num_probes: int = 0  # messages sent only to see whether it is there, since it was last heard
     taken: int = -1  # the last job whose answer has come
     from_before: set[int] = field(default_factory=set)  # jobs that it brought along from another session
+    owes_since_s: float | None = None  # an evaluator, its next step: a result, a request, its leaving
 
     @property
     def process(self) -> tuple[str, str, int]:
@@ -56,6 +57,8 @@ class Session:
         """Whether this client counts as gone: silent without a job, or too long at one, when it need not say a word."""
         if self.role == "worker" and not self.jobs:
             return now_s - self.last_heard_s > min_lease_s
+        if self.owes_since_s is not None and now_s - self.owes_since_s > max_lease_s:  # whatever else it says
+            return True
         if self.role == "evaluator":  # silent for a whole batch
             silent_s, usual_s = now_s - self.last_heard_s, min_lease_s
         else:
@@ -63,10 +66,16 @@ class Session:
             usual_s = min_lease_s if self.longest_job_s is None else self.longest_job_s
         return silent_s > min(max_lease_s, max(min_lease_s, LEASE_FACTOR * usual_s))
 
+    def how_late(self, now_s: float) -> str:
+        """What to say of one that is overdue."""
+        heard = f"last heard {now_s - self.last_heard_s:.0f} s ago"
+        return heard if self.owes_since_s is None else f"nothing done for {now_s - self.owes_since_s:.0f} s, {heard}"
+
     def excuse(self, seconds: float) -> None:
         """Don't count a time in which the server itself stood still, and what came lay unread."""
         self.last_heard_s += seconds
         self.last_answer_s += seconds
+        self.owes_since_s = None if self.owes_since_s is None else self.owes_since_s + seconds
         self.jobs = {job: sent_s + seconds for job, sent_s in self.jobs.items()}
 
 
@@ -149,6 +158,8 @@ class Sessions:
         self._by_peer[peer] = session
         if session.role == "worker":
             self._by_worker[session.worker] = session
+        else:
+            session.owes_since_s = now_s
         return session
 
     def quarantine(self, session: Session, reason: str) -> None:

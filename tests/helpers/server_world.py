@@ -59,8 +59,9 @@ class Wire:
 
 
 class World:
-    def __init__(self, path, security=None, **method):
-        config = load_config(CONFIG | {"method": CONFIG["method"] | method, "security": security or {}})
+    def __init__(self, path, security=None, evaluation=None, cluster=None, **method):
+        changes = {"security": security, "evaluation": evaluation, "cluster": cluster, "method": method}
+        config = load_config(CONFIG | {part: CONFIG.get(part, {}) | (new or {}) for part, new in changes.items()})
         self.config, self.flat = config, build_model(quadratic(dimension=4), 0)
         RunDirectory.create(path, to_toml(config)).close()
         self.directory = RunDirectory.open(path, mode="write")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from helpers.server_world import World
 
@@ -127,3 +129,79 @@ def test_a_flood_leaves_few_notes(world):
     while here.wire.incoming:
         here.server.receive(0.0, [])
     assert len(here.notes) < 10
+
+
+class Hands:
+    """The clock of the server's modules, which the test moves."""
+
+    def __init__(self, monkeypatch):
+        self.now_s = 1000.0
+        for module in ("server", "handshake"):
+            monkeypatch.setattr(f"asgd.run.{module}.time", SimpleNamespace(monotonic=lambda: self.now_s))
+
+    def pass_by(self, here, seconds, *pinging):
+        """In small steps, in each of which some give signs of life and the server does what is due."""
+        until_s = self.now_s + seconds
+        while self.now_s < until_s:
+            self.now_s += 0.5
+            for peer in pinging:
+                if here.server.sessions.of_peer(peer) is not None:
+                    here.say(peer, wire.Ping())
+            here.server.housekeeping()
+
+
+@pytest.fixture
+def evaluated(tmp_path, monkeypatch):
+    """A run that has ended and whose last version waits for its evaluation; an evaluator has 20 s at most."""
+    hands = Hands(monkeypatch)
+    leases = {"min_lease_s": 5.0, "max_lease_s": 20.0}
+    here = World(tmp_path / "run", evaluation={"evaluate": "during", "every_versions": 1000}, cluster=leases)
+    here.server.stop("a test")
+    assert here.server.evaluations.num_open == 1
+    yield here, hands
+    here.close()
+
+
+def test_an_evaluator_that_only_pings_does_not_keep_the_end_of_the_run_waiting(evaluated):
+    """Its snapshot goes to another once; when that one is as late, the evaluation is missing."""
+    here, hands = evaluated
+    for peer in (b"x", b"y"):
+        here.hello(peer, role="evaluator", pid=ord(peer))
+        here.say(peer, wire.SnapshotRequest())
+        assert isinstance(here.last(peer), wire.Snapshot if peer == b"x" else wire.Welcome)
+    hands.pass_by(here, 19.0, b"x", b"y")
+    assert here.server.num_evaluators == 2
+    hands.pass_by(here, 3.0, b"x", b"y")
+    assert here.server.num_evaluators == 1, "the second has only waited until now"
+    assert any(isinstance(message, wire.Snapshot) for to, message in here.wire.sent if to == b"y")
+    assert any("is overdue (nothing done for 20 s, last heard 0 s ago): taken for dead" in note for note in here.notes)
+    hands.pass_by(here, 22.0, b"y")
+    assert here.server.num_evaluators == here.server.evaluations.num_open == 0
+    assert here.server.evaluations.num_missing == 1
+
+
+def test_an_evaluator_that_never_asks_or_never_leaves_is_not_waited_for_either(evaluated):
+    here, hands = evaluated
+    here.hello(b"x", role="evaluator", pid=1)
+    here.hello(b"y", role="evaluator", pid=2)
+    here.say(b"y", wire.SnapshotRequest())
+    here.say(b"y", wire.Evaluated(0, {"loss": 1.0}, 0.1))
+    here.say(b"y", wire.SnapshotRequest())
+    assert here.last(b"y") == wire.NoSnapshot(finished=True)
+    hands.pass_by(here, 22.0, b"x", b"y")
+    assert here.server.num_evaluators == here.server.evaluations.num_missing == 0
+
+
+def test_an_evaluator_that_waits_for_its_next_snapshot_owes_nothing(tmp_path, monkeypatch):
+    hands = Hands(monkeypatch)
+    leases = {"min_lease_s": 5.0, "max_lease_s": 20.0, "start_timeout_s": 1000.0}
+    here = World(tmp_path / "run", evaluation={"evaluate": "during", "every_versions": 1000}, cluster=leases)
+    here.hello(b"x", role="evaluator", pid=1)
+    here.say(b"x", wire.SnapshotRequest())
+    hands.pass_by(here, 1.0, b"x")
+    assert wire.Snapshot(0) in [message for to, message in here.wire.sent if to == b"x"]
+    here.say(b"x", wire.Evaluated(0, {"loss": 1.0}, 0.1))
+    here.say(b"x", wire.SnapshotRequest())
+    hands.pass_by(here, 100.0, b"x")
+    assert here.server.num_evaluators == 1
+    here.close()
