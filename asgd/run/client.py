@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from asgd.config import Config, task_digest
 from asgd.errors import Interrupted, ProtocolError, RunError
 from asgd.net.messages import (
@@ -31,6 +33,7 @@ from asgd.net.messages import (
     check_payload,
     decode_reply,
     encode,
+    printable,
     shorten,
 )
 from asgd.net.transport import ClientTransport, PeerGone, Received
@@ -222,6 +225,10 @@ class Connection:
             return None
         came_s = self._heard_s = time.monotonic()
         reply = decode_reply(received.header)
+        if isinstance(reply, Refused | Stop):  # what it says ends up on somebody's terminal
+            reply = msgspec.structs.replace(reply, reason=printable(reply.reason))
+        elif isinstance(reply, Welcome):
+            reply = msgspec.structs.replace(reply, run=printable(reply.run))
         try:
             check_payload(reply, received.payload_bytes, self._payload_bytes)
         except ProtocolError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from msgspec.structs import replace
 
 from asgd.config import load_config
 from asgd.errors import Interrupted, RunError
@@ -83,6 +84,25 @@ def test_a_final_no_is_an_error(reply, sentence):
         thread = serve(server, [(reply, None)])
         with pytest.raises(Refusal, match=sentence):
             connection(hub).hello()
+        thread.join(5.0)
+
+
+@pytest.mark.parametrize(
+    "reply", [Refused("\x1b[2J\x1b]0;owned\x07\u202e", False), Stop("\x1b[2J\x1b]0;owned\x07\u202e")]
+)
+def test_a_servers_reason_cannot_steer_a_terminal(reply):
+    hub = InProcessHub()
+    with hub.server() as server:
+        thread = serve(server, [(replace(WELCOME, run="\x1b[2J"), None), (reply, None)])
+        client = connection(hub)
+        assert client.hello() == replace(WELCOME, run="?[2J")
+        got = client.wait()
+        assert type(got.reply) is type(reply) and got.reply.reason.isprintable() and "owned" in got.reply.reason
+        thread.join(5.0)
+        thread = serve(server, [(reply, None)])
+        with pytest.raises(Refusal) as caught:
+            connection(hub).hello()
+        assert str(caught.value).isprintable() and "owned" in str(caught.value)
         thread.join(5.0)
 
 
