@@ -69,12 +69,16 @@ def _check_path(address: str, path: str, *, listening: bool) -> None:
 def is_private(address: str) -> bool:
     """Whether this machine alone can reach an address: a file (ipc), or tcp at a loopback address or a name of one.
 
+    An abstract name (ipc://@NAME) has no owner and no permissions, and counts as public.
+
     >>> [is_private(f"tcp://{host}:5555") for host in ("127.0.0.1", "[::1]", "*", "0.0.0.0", "10.0.0.1")]
     [True, True, False, False, False]
+    >>> is_private("ipc://@name")
+    False
     """
     scheme, host = check_address(address, listening=True)
     if scheme == "ipc":
-        return True
+        return not host.startswith("@")
     if host == "*":
         return False
     bare = host.strip("[]").partition("%")[0]

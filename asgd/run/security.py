@@ -17,16 +17,17 @@ _MESSAGES = 8
 
 
 def check_binding(config: Config, address: str) -> None:
-    """Refuse to listen to other machines without keys, unless that is asked for.
+    """Refuse to listen where others can reach us without keys, unless that is asked for.
 
     Errors: ConfigError naming the address and what is allowed; and what is wrong with the keys, if there are some.
     """
     if config.security.keys:
         server_keys(config)
     elif address != "ipc" and not config.security.insecure and not is_private(address):
+        others = "every user of this machine" if address.startswith("ipc://") else "other machines"
         raise ConfigError(
-            f"cannot listen at {address} without keys: other machines can reach it; make some with `asgd keys DIR` and "
-            "set security.keys, or set security.insecure = true where everybody on that network may take part"
+            f"cannot listen at {address} without keys: {others} can reach it; make some with `asgd keys DIR` and "
+            "set security.keys, or set security.insecure = true where everybody who can reach it may take part"
         )
 
 

@@ -70,6 +70,17 @@ def test_this_machine_alone_needs_no_keys(address, tmp_path):
     assert warnings(config_of(insecure=True), address) == []
 
 
+def test_an_abstract_socket_is_anybodys(keys):
+    """No file, so nobody's: no permissions keep another user away."""
+    address = "ipc://@asgd-test"
+    with pytest.raises(ConfigError, match="without keys: every user of this machine can reach it; make some with"):
+        check_binding(config_of(), address)
+    check_binding(config_of(keys=str(keys)), address)
+    check_binding(config_of(insecure=True), address)
+    (line,) = warnings(config_of(insecure=True), address)
+    assert line.startswith("INSECURE: listening at ipc://@asgd-test without keys")
+
+
 def test_insecure_is_loud_and_keys_are_not(keys):
     (line,) = warnings(config_of(insecure=True), ELSEWHERE[0])
     assert line.startswith("INSECURE: listening at tcp://*:5555 without keys")
