@@ -16,7 +16,8 @@ from asgd.cli.options import AsJson, Debug, bench_app
 def hostile_command(
     frames: Annotated[int, typer.Option(help="Hostile messages.", min=1)] = 1_000_000,
     versions: Annotated[
-        int | None, typer.Option(help="Updates of each run; the attack must end before them [frames / 100].", min=1)
+        int | None,
+        typer.Option(help="Updates of each run; the attack must end before them [400 + frames / 80].", min=1),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the attack.", min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="JSON file to write the result to.")] = None,
@@ -24,11 +25,11 @@ def hostile_command(
     debug: Debug = False,
 ) -> None:
     """Four workers train alone and under hostile frames: the parameters must be the same; status 1 if they aren't."""
-    from asgd.bench.hostile import as_dict, run_hostile, table_of
+    from asgd.bench.hostile import as_dict, run_hostile, table_of, versions_for
 
     progress = Console(stderr=True)
     result = run_hostile(
-        frames, versions or max(100, frames // 100), seed=seed, say=lambda line: progress.print(line, highlight=False)
+        frames, versions or versions_for(frames), seed=seed, say=lambda line: progress.print(line, highlight=False)
     )
     text = json.dumps(as_dict(result), indent=2)
     if out is not None:

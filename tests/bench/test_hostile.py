@@ -9,11 +9,17 @@ import pytest
 import torch
 
 from asgd.api import simulate
-from asgd.bench.hostile import settings
+from asgd.bench.hostile import settings, versions_for
 from asgd.bench.hostile_frames import KINDS
 from asgd.bench.hostile_task import exact
 from asgd.learn.gradient import build_model
 from asgd.net.messages import MAX_HEADER_BYTES
+
+
+def test_the_training_is_meant_to_outlast_the_attack():
+    """At 40 updates/s, with what the attack was seen to take; see there."""
+    for frames, seconds in ((1, 5), (50_000, 13), (1_000_000, 88)):
+        assert versions_for(frames) / 40 > 1.9 * seconds
 
 
 def final(tmp_path, name, *overrides):
