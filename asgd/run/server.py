@@ -36,6 +36,7 @@ from asgd.run.refusals import TURNS_APART_S, quarantine, refuse, refuse_answer, 
 from asgd.run.saving import Saver
 from asgd.run.security import most_clients
 from asgd.run.sessions import Session, Sessions
+from asgd.run.snapshots import hand_out
 from asgd.run.stopwatch import Stopwatch
 from asgd.run.vectors import Vectors
 
@@ -66,7 +67,7 @@ class Server:
         saver: Saver,
         note: Callable[[str], None],
     ) -> None:
-        self.config, self.state, self.clock, self._watch = config, state, clock, watch
+        self.config, self.state, self.clock, self.watch = config, state, clock, watch
         self.evaluations = evaluations
         leases_s = config.cluster.min_lease_s, config.cluster.max_lease_s
         self.sessions = Sessions(flat.layout.digest, task_digest(config), *leases_s, most_clients(config))
@@ -81,7 +82,7 @@ class Server:
         self._read_P: Tensor | None = None  # what the job of the arrival being handled was given
         self.transport, self.saver, self.note = transport, saver, note
         self.payload_bytes = flat.state_view().nbytes
-        self._asking: deque[bytes] = deque()  # evaluators that wait for a snapshot
+        self.asking: deque[bytes] = deque()  # evaluators that wait for a snapshot
         self._events, self._draining = deque[Event](), False
         self._alone_since_s = time.monotonic()
         self.patience_s = config.cluster.start_timeout_s  # how long the run's beginning waits for all workers
@@ -107,38 +108,38 @@ class Server:
         finally:
             self._draining = False
         kept = self.evaluations.keep_if_due(self.state, self._flat.state_S, self.clock.now_s())
-        self._watch.lap("record_s")
+        self.watch.lap("record_s")
         if kept:
-            self._serve_evaluators()
+            hand_out(self)
 
     def _handle_all(self) -> None:
         while self._events:
             event, finished_before = self._events.popleft(), self.state.finished is not None
             actions = self.state.handle(event)
-            self._watch.lap("decide_s")
+            self.watch.lap("decide_s")
             self._journal.append(event, actions, finished_before)
-            self._watch.lap("record_s")
+            self.watch.lap("record_s")
             if self.state.begun:  # before the first jobs are sent: their way is part of the run
                 self.clock.begin()
-                self._watch.start()
+                self.watch.start()
             for action in actions:
                 self._execute(action)
 
     def _execute(self, action: Action) -> None:
         if self._vectors.execute(action, self._flat.answer_S, self._read_P):
-            self._watch.lap("apply_s")
+            self.watch.lap("apply_s")
             return
         match action:
             case Assign(worker, number, version):
                 if self._vectors.given(number):
-                    self._watch.lap("apply_s")
+                    self.watch.lap("apply_s")
                 self._send_job(worker, number, version)
             case Cancel(worker, number):
                 self._cancel_job(worker, number)
             case Record(row):
                 self._vectors.reads.ended(row.job)
                 self.directory.append_trace(row)
-                self._watch.lap("record_s")
+                self.watch.lap("record_s")
                 self.evaluations.heard_loss(row.loss)
                 self.course.heard(row)
             case Refuse(worker, number, reason):
@@ -147,7 +148,7 @@ class Server:
                 quarantine(self, worker, reason)
             case Finish():
                 self.finish = action
-                self._watch.stop()
+                self.watch.stop()
 
     def _send_job(self, worker: int, job: int, version: int) -> None:
         session = self.sessions.of_worker(worker)
@@ -157,7 +158,7 @@ class Server:
         try:
             header = encode(wire.Job(job, version, sent_s, session.taken))
             self.transport.send(session.peer, header, self._flat.state_view())
-            self._watch.lap("send_s")
+            self.watch.lap("send_s")
         except PeerGone as error:
             self.drop(session, f"unreachable: {error}")
 
@@ -180,7 +181,7 @@ class Server:
             self._alone_since_s = time.monotonic()
         else:
             self.evaluations.lost(session.peer, late=late)
-            self._asking = deque(peer for peer in self._asking if peer != session.peer)
+            self.asking = deque(peer for peer in self.asking if peer != session.peer)
 
     def leave(self, pid: int, reason: str) -> None:
         """The supervisor says that a process of this machine is dead; its successor may be there already."""
@@ -193,13 +194,13 @@ class Server:
 
     def receive(self, timeout_s: float, wake: list[int]) -> None:
         """Take one message, waiting for at most `timeout_s` (or until a descriptor of `wake` is readable)."""
-        self._watch.lap("other_s")
+        self.watch.lap("other_s")
         try:
             received = self.transport.recv(0.0)
             if received is None:
-                self._watch.lap("receive_s")
+                self.watch.lap("receive_s")
                 received = self.transport.recv(timeout_s, wake)
-                self._watch.lap("idle_s")
+                self.watch.lap("idle_s")
         except BadMessage as error:
             refuse(self, error.peer, error)
             return
@@ -213,7 +214,7 @@ class Server:
         session = self.sessions.of_peer(received.peer)
         try:
             request = decode_request(received.header)
-            self._watch.lap("receive_s")
+            self.watch.lap("receive_s")
             if isinstance(request, wire.Hello):
                 check_payload(request, received.payload_bytes, self.payload_bytes)
                 welcome(self, received.peer, request, received.name)
@@ -242,13 +243,13 @@ class Server:
                 self.drop(session, f"left: {printable(reason)}")
                 self.drain()
             case wire.SnapshotRequest() if session.role == "evaluator":
-                if session.peer in self._asking or self.evaluations.is_at_work(session.peer):
+                if session.peer in self.asking or self.evaluations.is_at_work(session.peer):
                     early = ProtocolError("asked for a snapshot before the last one was evaluated")
                     refuse(self, session.peer, early, reply=False)
                     return
                 session.owes_since_s = None
-                self._asking.append(session.peer)
-                self._serve_evaluators()
+                self.asking.append(session.peer)
+                hand_out(self)
             case wire.Evaluated(version, results, _) if session.role == "evaluator":
                 row = self.evaluations.result(session.peer, version, results)
                 if row is None:
@@ -259,7 +260,7 @@ class Server:
                 self.directory.append_metrics(row)
                 self.directory.flush()
                 self.evaluations.recorded(row.version)
-                self._watch.lap("record_s")
+                self.watch.lap("record_s")
             case _:
                 raise ProtocolError(f"{type(request).__name__} is not for a {session.role} to send")
 
@@ -270,14 +271,14 @@ class Server:
         if gradient.samples != expected:
             raise ProtocolError(f"an answer for {gradient.samples} samples where jobs have {expected}")
         received.copy_payload_into(self._flat.answer_view())
-        self._watch.lap("receive_s")
+        self.watch.lap("receive_s")
         now_s = self.clock.now_s()
         started_s = None if gradient.job in session.from_before else self.clock.at(gradient.started_s)
         session.answered(gradient.job, session.last_heard_s)
         self._read_P = self._vectors.read_P(gradient.job)
         finite, moved, refused = is_finite(self._flat.answer_S), self._distance(), self.state.refused
         norm = norm_of(self._flat.answer_S[: self._flat.layout.size_P]) if self._guards else None
-        self._watch.lap("apply_s")
+        self.watch.lap("apply_s")
         self.handle(
             Arrival(
                 session.worker,
@@ -306,36 +307,12 @@ class Server:
     def reply(self, peer: bytes, message: wire.Reply) -> None:
         try:
             self.transport.send(peer, encode(message))
-            self._watch.lap("send_s")
+            self.watch.lap("send_s")
         except PeerGone as error:
             session = self.sessions.of_peer(peer)
             if session is not None:
                 self.drop(session, f"unreachable: {error}")
                 self.drain()
-
-    def _serve_evaluators(self) -> None:
-        while self._asking:
-            snapshot = self.evaluations.next_for(self._asking[0], training=self.finish is None)
-            if snapshot is None:
-                if self.finish is not None and self.evaluations.num_open == 0:
-                    self._await_evaluator(self._asking[0])
-                    self.reply(self._asking.popleft(), wire.NoSnapshot(finished=True))
-                    continue
-                return
-            peer = self._asking.popleft()
-            self._await_evaluator(peer)
-            try:
-                self.transport.send(peer, encode(wire.Snapshot(snapshot.version)), snapshot.read().numpy().data)
-                self._watch.lap("send_s")
-            except PeerGone as error:
-                session = self.sessions.of_peer(peer)
-                if session is not None:
-                    self.drop(session, f"unreachable: {error}")
-
-    def _await_evaluator(self, peer: bytes) -> None:
-        session = self.sessions.of_peer(peer)
-        if session is not None:
-            session.owes_since_s = time.monotonic()
 
     # Time.
 
@@ -347,7 +324,7 @@ class Server:
         if now_s - self._next_housekeeping_s > _STOOD_STILL_S:  # stopped by a signal, say: nobody else was silent
             self.sessions.excuse(now_s - self._next_housekeeping_s)
         self._next_housekeeping_s = now_s + _HOUSEKEEPING_S
-        self._watch.lap("other_s")
+        self.watch.lap("other_s")
         for session in self.sessions.overdue(now_s):
             self.note(f"{title(session)} is overdue ({session.how_late(now_s)}): taken for dead")
             self.drop(session, "overdue", late=True)
@@ -357,12 +334,12 @@ class Server:
             for worker, reason in self.expected.overdue(now_s):
                 self.handle(Leave(worker, reason, self.clock.now_s()))
             self.handle(Tick(self.clock.now_s()))
-            self.saver.save_if_due(self.state, self._vectors, self.clock.now_s(), self._watch.times())
+            self.saver.save_if_due(self.state, self._vectors, self.clock.now_s(), self.watch.times())
         else:
-            self._serve_evaluators()
+            hand_out(self)
         self.directory.flush()
         self._journal.sync_if_due(now_s)
-        self._watch.lap("record_s")
+        self.watch.lap("record_s")
 
     def _watch_start(self, now_s: float) -> None:
         """The run begins with the workers that are there, or ends if there have been none for too long."""
@@ -402,7 +379,7 @@ class Server:
         for session in self.sessions:
             if session.role == "worker" or self.finish.failed:
                 self.reply(session.peer, wire.Stop(shorten(self.finish.reason)))
-        self._serve_evaluators()
+        hand_out(self)
 
     @property
     def num_evaluators(self) -> int:

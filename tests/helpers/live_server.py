@@ -152,7 +152,7 @@ class LiveServer:
     def save(self):
         """A checkpoint now, as when one is due."""
         self.saver.resume_at(-1, float("-inf"))
-        self.saver.save_if_due(self.state, self.vectors, self.server.clock.now_s(), self.server._watch.times())
+        self.saver.save_if_due(self.state, self.vectors, self.server.clock.now_s(), self.server.watch.times())
         self.saver._running.result()
         assert self.saver._collect()
 

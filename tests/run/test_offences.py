@@ -155,7 +155,7 @@ def test_an_evaluator_gets_one_snapshot_at_a_time(world):
         here.say(b"e", wire.SnapshotRequest())
         if here.server.offences.ignores(b"e"):
             break
-    assert len(here.server._asking) <= 1
+    assert len(here.server.asking) <= 1
 
 
 def test_only_who_was_let_in_is_admitted(world):

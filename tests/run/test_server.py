@@ -136,7 +136,7 @@ class Hands:
 
     def __init__(self, monkeypatch):
         self.now_s = 1000.0
-        for module in ("server", "handshake"):
+        for module in ("server", "handshake", "snapshots"):
             monkeypatch.setattr(f"asgd.run.{module}.time", SimpleNamespace(monotonic=lambda: self.now_s))
 
     def pass_by(self, here, seconds, *pinging):
