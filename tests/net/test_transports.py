@@ -238,7 +238,7 @@ def test_a_reader_that_does_not_read_never_blocks_the_server(net):
 
 
 def test_a_client_without_a_server_neither_hangs_nor_fills_memory(net, monkeypatch):
-    monkeypatch.setattr("asgd.net.zeromq.LINGER_S", 0.3)
+    monkeypatch.setattr("asgd.net.endpoint.LINGER_S", 0.3)
     client = net.client()
     start_s = time.monotonic()
     assert client.recv(0.1) is None

@@ -235,7 +235,7 @@ def test_other_programs_at_the_port_do_no_harm(server, noise):
 
 
 def test_closing_with_messages_for_nobody_takes_no_longer_than_the_linger_time(monkeypatch):
-    monkeypatch.setattr("asgd.net.zeromq.LINGER_S", 0.3)
+    monkeypatch.setattr("asgd.net.endpoint.LINGER_S", 0.3)
     client = ZmqClient("tcp://127.0.0.1:9")  # discard: nobody listens there
     client.send(b"anybody?")
     within(0.3 + 1.5, client.close, "closing")
