@@ -141,7 +141,7 @@ class Journal:
             os.ftruncate(self._descriptor, whole)
         except OSError as error:
             raise RunError(f"{path} cannot be written: {reason_of(error)}.") from error
-        self.position = whole
+        self.position, self.checksum = whole, zlib.crc32(content[:whole])
         if first is not None:
             self.since = first.since
         else:
@@ -168,6 +168,7 @@ class Journal:
                 os.ftruncate(self._descriptor, self.position)
             raise RunError(f"{self.path} cannot be written: {reason_of(error)}.") from error
         self.position += len(record)
+        self.checksum = zlib.crc32(record, self.checksum)
 
     def sync_if_due(self, now_s: float) -> None:
         """Begin to bring it to the disk, beside the training, if that is due; `now_s`: of any clock that only rises."""
@@ -199,6 +200,11 @@ class Journal:
             raise RunError(f"{self.path} cannot be written: {reason_of(error)}.") from error
         self._synced_at = self.position
 
+    def is_continued(self, position: int, checksum: int) -> bool:
+        """Whether it begins with what had this position and this `checksum` when it was written."""
+        content = read_bytes(self.path)[: self.position]
+        return position <= len(content) and zlib.crc32(content[:position]) == checksum
+
     def cut(self, position: int, undone: Path) -> int:
         """Move what comes after a position to the end of another file; returns the number of events moved.
 
@@ -217,7 +223,7 @@ class Journal:
                 os.fsync(self._descriptor)
             except OSError as error:
                 raise RunError(f"{undone} cannot be written: {reason_of(error)}.") from error
-            self.position = position
+            self.position, self.checksum = position, zlib.crc32(content[:position])
             return num_events
         return 0
 

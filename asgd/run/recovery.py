@@ -27,7 +27,7 @@ from asgd.run.files import decode_line, lines_back_to
 from asgd.run.formats import ServerTimes
 from asgd.run.journal import Journal, Opened, entries
 from asgd.run.recompute import Recomputation, as_opened, header_for, opened_by, reopened
-from asgd.run.records import JOURNAL, TRACE, UNDONE_JOURNAL, RunDirectory
+from asgd.run.records import INCARNATION, JOURNAL, TRACE, UNDONE_JOURNAL, RunDirectory
 from asgd.run.saving import evaluations_of, has_reads, take_over
 from asgd.run.vectors import Vectors
 
@@ -79,7 +79,13 @@ def recover(
         note("the checkpoint is not one of recovery.mode = exact: this time the run goes on from it alone")
         exact = False
     if checkpoint is None and not exact:
-        raise RunError(f"{directory.path} has no good checkpoint to resume from; start the run anew (--overwrite)")
+        raise RunError(
+            f"{directory.path} has no good checkpoint to resume from; compute the run again from its journal with "
+            "--set recovery.mode=exact, or start it anew (--overwrite)"
+        )
+    undone = 0
+    if checkpoint is not None and not exact:  # first: when lines are missing, everything stays as it is
+        undone = directory.truncate_trace(checkpoint.state["core"]["rows"])
     journal = _open_journal(config, directory, checkpoint, exact, note)
     state, times, now_s = make_state(config), ServerTimes(), 0.0
     saved_at = (0, 0.0)
@@ -99,11 +105,12 @@ def recover(
         note(f"the snapshot of version {version} is gone: its evaluation is missing")
     if exact:
         begin_at = 0 if checkpoint is None else int(checkpoint.state["journal"]["offset"])
-        state, now_s = _recompute(config, task, directory, flat, vectors, state, begin_at, now_s, evaluations)
+        state, now_s, undone = _recompute(config, task, directory, flat, vectors, state, begin_at, now_s, evaluations)
         kept = state.finished is None or (state.finished.complete and _is_used_up(config, state, now_s))
         note(f"recomputed {state.rows - first} arrivals after the checkpoint, up to version {state.version}")
+        if undone:
+            note(f"the end of the journal was lost: {undone} later arrivals of the trace are undone")
     else:
-        undone = directory.truncate_trace(state.rows)
         note(f"resumed at version {state.version}" + (f"; {undone} later arrivals are undone" if undone else ""))
     directory.truncate_metrics(state.version)
     directory.remove_summary()
@@ -134,13 +141,17 @@ def _open_journal(
         place = {} if checkpoint is None else checkpoint.state.get("journal", {})
         fault = None
         offset = place.get("offset", 0)
-        if checkpoint is not None and (place.get("since") != journal.since or offset > journal.position):
-            fault = f"{journal.path} doesn't reach as far as the checkpoint of version {checkpoint.version}"
+        if checkpoint is not None:
+            if place.get("since") != journal.since or offset > journal.position:
+                fault = f"{journal.path} doesn't reach as far as the checkpoint of version {checkpoint.version}"
+            elif "checksum" in place and not journal.is_continued(offset, place["checksum"]):  # older ones have none
+                fault = f"{journal.path} isn't the one that the checkpoint of version {checkpoint.version} belongs to"
     except RunError as error:
         fault = str(error).removesuffix(".")
     for line in directory.notes[num_notes:]:
         note(line)
     if fault is None:
+        _check_incarnation(directory, journal, checkpoint, offset)
         if not exact:
             journal.cut(offset, directory.path / UNDONE_JOURNAL)
         return journal
@@ -149,6 +160,18 @@ def _open_journal(
     note(f"{fault}; it is put aside, a new one begins here, and the whole run can't be replayed")
     directory.put_journal_aside()
     return directory.open_journal(header, sync_s)
+
+
+def _check_incarnation(directory: RunDirectory, journal: Journal, checkpoint: Checkpoint | None, offset: int) -> None:
+    """Jobs are numbered by the starts of the server: a number that was there before must not come again."""
+    opened = None if checkpoint is None else checkpoint.state.get("opened")
+    starts = [-1] if opened is None else [Opened(*opened).incarnation]
+    starts += [entry.event.incarnation for entry in entries(journal.path, offset) if isinstance(entry.event, Opened)]
+    if directory.incarnation <= max(starts):
+        raise RunError(
+            f"{directory.path / INCARNATION} is damaged: the server has been started {max(starts) + 1} times before, "
+            f'so it must hold at least {{"next": {max(starts) + 1}}}'
+        )
 
 
 def _recompute(
@@ -161,8 +184,10 @@ def _recompute(
     begin_at: int,
     now_s: float,
     evaluations: Evaluations,
-) -> tuple[ServerState, float]:
-    """Compute the events from a place in the journal on again, and complete the record; the state and the time then."""
+) -> tuple[ServerState, float, int]:
+    """Compute the events from a place in the journal on again, and complete the record; the state and the time then,
+    and how many lines of the trace the journal doesn't have.
+    """
     first, rows = state.rows, list[TraceRow]()
 
     def on_row(row: TraceRow) -> None:
@@ -186,16 +211,20 @@ def _recompute(
             raise RunError(f"the journal doesn't give again what it gave: {difference}; {IN_CHECKPOINT_MODE}")
     num_recorded, recorded = _trace_end(directory.path / TRACE, first)
     if num_recorded < first:
-        raise RunError(f"the trace of {directory.path} has {num_recorded} lines and the checkpoint came after {first}")
+        raise RunError(
+            f"{directory.path / TRACE} has {num_recorded} lines and the checkpoint came after {first} arrivals: lines "
+            "are missing, so the history of its parameters is not known"
+        )
     for old, new in zip(recorded, rows, strict=False):
         if old != new:
             raise RunError(f"line {old.arrival + 1} of the trace of {directory.path} is {old}; the journal gives {new}")
+    undone = 0
     if num_recorded > first + len(rows):  # the end of the journal was lost, and not that of the trace
-        directory.truncate_trace(first + len(rows))
+        undone = directory.truncate_trace(first + len(rows))
     for row in rows[num_recorded - first :]:
         directory.append_trace(row)
     directory.flush()
-    return again.state, again.now_s
+    return again.state, again.now_s, undone
 
 
 def _trace_end(path: Path, first: int) -> tuple[int, list[TraceRow]]:

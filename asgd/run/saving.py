@@ -78,7 +78,7 @@ class Saver:
         tensors |= {f"{_SNAPSHOT}{version}": state_S for version, state_S in snapshots.items()}
         plain["evaluations"] = evaluations
         journal = self._directory.journal
-        place = {"since": journal.since, "offset": journal.position}
+        place = {"since": journal.since, "offset": journal.position, "checksum": journal.checksum}
         return tensors, plain | {"journal": place, "opened": list(journal.last_opened)}
 
     def _collect(self) -> bool:
