@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -10,12 +11,16 @@ import signal
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import typer
 from helpers.command import run_command
 
 from asgd import cli
+from asgd.cli.training import exit_as
 from asgd.learn.gradient import evaluate
+from asgd.run.signals import StopRequests
 
 BUDGET = ["--set", "budget.versions=30"]
 TINY = """
@@ -237,3 +242,21 @@ def test_an_interrupted_tune_shows_what_was_measured(config, tmp_path):
         tuning.communicate()
     assert tuning.returncode == 130, err
     assert "diverged (1 of 1)" in out and "interrupted: this is what was measured until then" in out
+
+
+@pytest.mark.parametrize(
+    ("because", "missing", "asked", "status"),
+    [
+        ("interrupted by SIGINT", 0, True, 130),
+        ("budget used up: versions = 9", 3, True, 130),  # while the last versions were evaluated
+        ("budget used up: versions = 9", 0, True, 0),  # too late to change anything
+        ("budget used up: versions = 9", 3, False, 0),
+    ],
+)
+def test_the_status_of_a_run_that_was_asked_to_stop(because, missing, asked, status):
+    stops, summary = StopRequests(), SimpleNamespace(stopped_because=because, evaluations_missing=missing)
+    if asked:
+        stops.ask("interrupted by SIGINT")
+    with pytest.raises(typer.Exit) if status else contextlib.nullcontext() as ended:
+        exit_as(summary, stops)
+    assert status == (ended.value.exit_code if ended else 0)

@@ -101,7 +101,7 @@ def server_command(
     if not as_json:
         show_ended(console, summary, path, resolved)
     tell_ended(console, summary, path, resolved, as_json)
-    exit_as(summary)
+    exit_as(summary, stops)
 
 
 def _client(

@@ -20,7 +20,7 @@ from asgd.errors import ConfigError
 from asgd.run.display import make_display, open_console, write_line
 from asgd.run.formats import Summary
 from asgd.run.paths import default_run_directory
-from asgd.run.signals import stopping_by_signals
+from asgd.run.signals import StopRequests, stopping_by_signals
 
 
 @app.command("train")
@@ -66,7 +66,7 @@ def train_and_show(
             run = train(config, run_dir=path, data_root=data_root, overwrite=overwrite, display=display, stops=stops)
         display.finished(rows_of(run.summary, path, config))
     tell_ended(console, run.summary, path, config, as_json)
-    exit_as(run.summary)
+    exit_as(run.summary, stops)
 
 
 def show_ended(console: Console, summary: Summary, path: Path, config: Config) -> None:
@@ -82,8 +82,9 @@ def tell_ended(console: Console, summary: Summary, path: Path, config: Config, a
         print(json.dumps({"run": str(path), "report": page and str(page)} | msgspec.to_builtins(summary)))
 
 
-def exit_as(summary: Summary) -> None:
-    if summary.stopped_because.startswith("interrupted"):
+def exit_as(summary: Summary, stops: StopRequests) -> None:
+    """Exit with the status of an interrupted run, if it was: in its training, or in the evaluations after it."""
+    if summary.stopped_because.startswith("interrupted") or (stops.asked and summary.evaluations_missing):
         raise typer.Exit(INTERRUPTED)
 
 

@@ -3,8 +3,9 @@
 From the supervisor: {"died": worker, "pid": ..., "reason": ...}, {"restarted": worker},
 {"evaluator_died": reason, "pid": ..., "again": bool}, {"stop": reason, "failed": bool}, {"no_worker_left": reason}
 when it has no workers itself, and to a server that is started again {"server_died": reason, "server_restarts": n,
-"restarts": {worker: n}}.
-From the server: {"address": ...} once it listens, {"status": ...}, {"ending": true} before it dismisses the workers.
+"restarts": {worker: n}, "others": whether there were workers}.
+From the server: {"address": ...} once it listens (or {"nothing_left": true}, if it resumed a run that is at its end),
+{"status": ...}, {"ending": true} before it dismisses the workers.
 """
 
 from __future__ import annotations

@@ -78,6 +78,7 @@ class Cluster:
     status: Status | None = None
     training_over: bool = False
     watcher: Watcher | None = None
+    nothing_left: bool = False  # the server has found the run at its end
     _launcher_lines: bytes = b""
 
     def supervise(self) -> None:
@@ -154,6 +155,8 @@ class Cluster:
                     self._spawn("worker", worker)
             elif "ending" in message:
                 self.training_over = True
+            elif "nothing_left" in message:
+                self.nothing_left = True
             elif "status" in message:
                 self.status = msgspec.convert(message["status"], Status)
                 self.status = msgspec.structs.replace(
@@ -227,7 +230,8 @@ class Cluster:
             self.num_messages = self.status.first_message + len(self.status.messages)
         self.channel.forget_half_a_line()
         restarts = {worker: number for worker, number in self.restarts.items() if worker >= 0}
-        self.channel.send({"server_died": reason, "server_restarts": self.server_restarts, "restarts": restarts})
+        told = {"server_died": reason, "server_restarts": self.server_restarts, "restarts": restarts}
+        self.channel.send(told | {"others": self.server_address is not None})
         self._spawn("server", address=self.server_address or self.address)
         if self.training_over:  # it was saving the end, and may have to go back: it needs those that it has dismissed
             self.training_over = False
@@ -243,9 +247,10 @@ class Cluster:
         """Stop what is still there: politely, then by the launcher, which leaves nothing behind."""
         deadline = time.monotonic() + LEAVE_LIMIT_S
         assert self.launcher.stdout is not None
-        if self.server_status == 0:
-            # The server has told its workers to stop: give them the time to leave by themselves.
-            while self.processes and time.monotonic() < deadline and _readable(self.launcher.stdout, deadline):
+        if self.server_status == 0 and not self.nothing_left:
+            # The server has told its workers to stop: give them the time to leave by themselves. An evaluator that is
+            # still there is at an evaluation that nobody waits for.
+            while self._has_workers() and time.monotonic() < deadline and _readable(self.launcher.stdout, deadline):
                 if not self._hear_launcher():
                     break
         end(self.launcher, 3 * LEAVE_LIMIT_S)

@@ -381,6 +381,12 @@ class Server:
                 self.reply(session.peer, wire.Stop(shorten(self.finish.reason)))
         hand_out(self)
 
+    def dismiss_evaluators(self, reason: str) -> None:
+        """Tell every evaluator that nobody waits for its results."""
+        for session in self.sessions:
+            if session.role == "evaluator":
+                self.reply(session.peer, wire.Stop(shorten(reason)))
+
     @property
     def num_evaluators(self) -> int:
         return sum(session.role == "evaluator" for session in self.sessions)

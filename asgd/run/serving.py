@@ -78,7 +78,7 @@ class Serving:
             server.saver.wait()  # before any answer: what trains can be gone on with (the workers compute meanwhile)
             self._next_status_s = 0.0  # a display sees the workers at once, however short the run is
         if self.channel is not None:
-            self._listen(server)
+            self.listen(server)
             if time.monotonic() >= self._next_status_s:
                 self._next_status_s = time.monotonic() + _STATUS_EVERY_S
                 self.channel.send({"status": self.status(server)}, droppable=True)
@@ -86,7 +86,8 @@ class Serving:
         if reason is not None:
             server.stop(reason)
 
-    def _listen(self, server: Server) -> None:
+    def listen(self, server: Server) -> None:
+        """Take what the supervisor says."""
         assert self.channel is not None
         for message in self.channel.receive():
             if "died" in message:
@@ -117,9 +118,8 @@ class Serving:
         self.server_restarts = message["server_restarts"]
         self.restarts = {int(worker): number for worker, number in message["restarts"].items()}
         self.note(f"the server died: {message['server_died']}; it is started again from what it had saved")
-        server.patience_s = min(
-            server.patience_s, RESTART_PATIENCE_S
-        )  # the others are there and come back by themselves
+        if message["others"]:  # are there and come back by themselves
+            server.patience_s = min(server.patience_s, RESTART_PATIENCE_S)
 
     def status(self, server: Server) -> Status:
         """What a display shows."""
@@ -201,6 +201,7 @@ class Serving:
                 self.note(f"{server.evaluations.num_missing} evaluations are missing: the evaluator is gone ({why})")
                 return
             if self.stops.asked:
+                server.dismiss_evaluators("asked to stop")
                 self.note(f"{server.evaluations.num_missing} evaluations are missing: asked to stop")
                 return
 
@@ -267,7 +268,10 @@ def serve(
                     evaluations.keep_if_due(state, flat.state_S, 0.0)
                     saver.save_now(state, vectors, 0.0, watch.times())  # so that there always is one to go on from
                 if channel is not None and (server.finish is None or evaluations.num_open):
-                    channel.send({"address": transport.address})  # otherwise there is nothing that others could do
+                    channel.send({"address": transport.address})
+                elif channel is not None:
+                    serving.listen(server)  # how often the server was started is for the summary
+                    channel.send({"nothing_left": True})  # that others could do: nobody will tell them that it's over
                 while server.finish is None:
                     serving.step(server)
                 wall_s = clock.now_s()

@@ -11,7 +11,7 @@ import time
 
 import msgspec
 import pytest
-from helpers.clusters import Watcher, assert_gone, check_books, children_named, processes_of, tiny_config
+from helpers.clusters import TASK, Watcher, assert_gone, check_books, children_named, processes_of, tiny_config
 
 from asgd.api import train
 from asgd.config import load_config, task_digest, to_toml
@@ -21,6 +21,7 @@ from asgd.learn.gradient import build_model
 from asgd.learn.task import load_task
 from asgd.net.messages import PROTOCOL_VERSION, Hello, Job, Refused, Welcome, decode_reply, encode
 from asgd.net.zeromq import ZmqClient
+from asgd.run.processes import LEAVE_LIMIT_S
 from asgd.run.records import JOBS_PER_INCARNATION
 from asgd.run.signals import StopRequests
 
@@ -140,6 +141,76 @@ def test_a_server_that_is_killed_while_the_last_versions_are_evaluated(config, t
     run = train(config, run_dir=tmp_path / "run", display=Watcher(killer))
     assert killer.killed and run.summary.finished and run.summary.versions == 200
     assert run.metrics[-1].version == 200 and run.summary.test_accuracy is not None
+    check_books(run)
+
+
+def when(condition, act):
+    """A thread that does something once a condition holds; it gives up after 40 s."""
+
+    def watch():
+        limit_s, pause = time.monotonic() + 40.0, threading.Event()
+        while not (found := condition()) and time.monotonic() < limit_s:
+            pause.wait(0.002)
+        act(found)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def test_a_server_that_is_killed_before_it_listens_is_started_again(config, tmp_path):
+    config["recovery"] = {"mode": "exact"}
+    config["budget"] = {"versions": 20}
+    thread = when(lambda: children_named(tmp_path / "run", "server"), lambda pids: os.kill(pids[0], signal.SIGKILL))
+    watcher = Watcher()
+    run = train(config, run_dir=tmp_path / "run", display=watcher)
+    thread.join()
+    assert run.summary.server_restarts == 1 and run.summary.finished and run.summary.versions == 20
+    assert any(note.startswith("the server died: killed by SIGKILL; it is started again (1") for note in watcher.notes)
+    check_books(run)
+
+
+def test_a_server_that_is_killed_before_its_summary_costs_no_wait(config, tmp_path):
+    """Its successor finds nothing left to do: the workers that were started for it are not waited for."""
+    config["evaluation"] = {"evaluate": "never"}
+    config["budget"] = {"versions": 40}
+    path, killed_s = tmp_path / "run", []
+    last, gate = path / "checkpoints" / "version-000000000040.safetensors", path / ".summary.json.tmp"
+
+    def act(status):
+        if status.version > 0 and not gate.exists() and not killed_s:
+            os.mkfifo(gate)  # opening it blocks the server before its summary
+
+    def kill(found):
+        [pid] = children_named(path, "server")
+        killed_s.append(time.monotonic())
+        gate.unlink()
+        os.kill(pid, signal.SIGKILL)
+
+    thread = when(last.exists, kill)
+    run = train(config, run_dir=path, display=Watcher(act))
+    thread.join()
+    assert time.monotonic() - killed_s[0] < LEAVE_LIMIT_S
+    assert run.summary.server_restarts == 1 and run.summary.versions == 40
+    check_books(run)
+
+
+def test_an_evaluation_that_nobody_waits_for_any_more_costs_no_wait(config, tmp_path):
+    config["budget"] = {"versions": 20}
+    config["evaluation"] = {"evaluate": "after"}
+    os.mkfifo(tmp_path / "gate")
+    metric = f"lambda outputs, targets: open({str(tmp_path / 'gate')!r}).read()"  # for ever
+    (tmp_path / "tiny.py").write_text(TASK.replace('{"accuracy": accuracy}', f'{{"accuracy": {metric}}}'))
+    stops, asked_s = StopRequests(), []
+
+    def act(status):
+        if status.phase == "evaluating" and not asked_s:
+            asked_s.append(time.monotonic())
+            stops.ask("interrupted by SIGINT")
+
+    run = train(config, run_dir=tmp_path / "run", display=Watcher(act), stops=stops)
+    assert time.monotonic() - asked_s[0] < LEAVE_LIMIT_S
+    assert run.summary.finished and run.summary.evaluations_missing > 0 and run.metrics == []
     check_books(run)
 
 
