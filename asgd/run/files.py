@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -137,6 +138,18 @@ def sync_directory(directory: Path) -> None:
 def reason_of(error: OSError) -> str:
     """What the system says of an error, in words, without its number."""
     return error.strerror or str(error)
+
+
+@contextlib.contextmanager
+def telling_the_way_on() -> Iterator[None]:
+    """What ends a run because the disk is full, or a quota, says how the run goes on then."""
+    try:
+        yield
+    except RunError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"{str(error).removesuffix('.')}; make room, and then --resume goes on") from cause
+        raise
 
 
 def _end_of_last_line(descriptor: int, size: int) -> int:

@@ -18,6 +18,7 @@ from asgd.learn.gradient import build_model
 from asgd.learn.task import Task, load_task
 from asgd.run.channel import Channel
 from asgd.run.evaluator import run_evaluator
+from asgd.run.files import telling_the_way_on
 from asgd.run.formats import Summary
 from asgd.run.opening import opening_lines
 from asgd.run.serving import serve
@@ -70,19 +71,20 @@ def server_role(
     """
     torch.set_num_threads(prepared.config.cluster.threads_per_worker)
     flat = build_model(prepared.task, prepared.config.seed)
-    return serve(
-        prepared.config,
-        prepared.task,
-        flat,
-        path,
-        address,
-        resume=resume,
-        channel=channel,
-        stops=stops,
-        say=say,
-        started_s=started_s,
-        notes=opening_lines(prepared.config, prepared.task, prepared.shards),
-    )
+    with telling_the_way_on():
+        return serve(
+            prepared.config,
+            prepared.task,
+            flat,
+            path,
+            address,
+            resume=resume,
+            channel=channel,
+            stops=stops,
+            say=say,
+            started_s=started_s,
+            notes=opening_lines(prepared.config, prepared.task, prepared.shards),
+        )
 
 
 def worker_role(prepared: Prepared, address: str, worker: int, stops: StopRequests, say: Note) -> None:

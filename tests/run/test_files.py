@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from asgd.errors import RunError
-from asgd.run.files import LineAppender, give_lock_back, lines_back_to, take_lock, whole_lines, write_atomically
+from asgd.run.files import (
+    LineAppender,
+    give_lock_back,
+    lines_back_to,
+    take_lock,
+    telling_the_way_on,
+    whole_lines,
+    write_atomically,
+)
 
 
 def test_replacing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,3 +94,14 @@ def test_the_end_of_a_long_file_is_read_and_not_the_rest(tmp_path: Path, wanted:
     assert wanted < 150_000 or len(content) <= 1 << 20 < path.stat().st_size
     path.write_bytes(b"no line end")
     assert lines_back_to(path, lambda line: True) == b""
+
+
+@pytest.mark.parametrize(("number", "way"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EACCES, False)])
+def test_a_full_disk_says_how_the_run_goes_on(number, way):
+    with pytest.raises(RunError) as raised, telling_the_way_on():
+        try:
+            raise OSError(number, "the reason")
+        except OSError as error:
+            raise RunError("trace.jsonl cannot be written: the reason.") from error
+    sentence = "trace.jsonl cannot be written: the reason"
+    assert str(raised.value) == sentence + ("; make room, and then --resume goes on" if way else ".")
