@@ -146,10 +146,10 @@ class ServerState:
         return actions
 
     def _join(self, event: Join, actions: list[Action]) -> None:
+        if self.finished or event.worker in self._judge.quarantined:
+            return  # with jobs still in flight, if the run ended when it left
         if event.worker in self._members or self.num_jobs(event.worker):
             raise ValueError(f"worker {event.worker} has joined already")
-        if self.finished or event.worker in self._judge.quarantined:
-            return
         self._members[event.worker] = None
         self.ledger.stats_of(event.worker)
         if self.begun:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import selectors
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from asgd.run.status import Status
 
 # Importing torch takes seconds where the disk is cold; a launcher that needs longer than this hangs.
 LAUNCH_LIMIT_S = 300.0
+_STOOD_STILL_S = 1.0
 
 
 @dataclass
@@ -79,6 +81,10 @@ class Cluster:
     training_over: bool = False
     watcher: Watcher | None = None
     nothing_left: bool = False  # the server has found the run at its end
+    stop_reason: str | None = None
+    turned_s: float = field(default_factory=time.monotonic)  # when we last looked
+    heard_s: float = 0.0  # when the server was heard, or we stood still ourselves
+    is_watched: bool = False  # whether the server is at work and says so every moment
     _launcher_lines: bytes = b""
 
     def supervise(self) -> None:
@@ -99,6 +105,7 @@ class Cluster:
                 if self.server_address is None and time.monotonic() > ready_by_s:
                     raise RunError(f"the server was not ready within {LAUNCH_LIMIT_S:g} s (see {self.path / 'logs'})")
                 self._pass_on_stops()
+                self._watch_server()
                 if self.watcher is not None:
                     self.watcher.look(self)
         self._hear_server()
@@ -111,11 +118,24 @@ class Cluster:
         if self.error is not None:
             raise self.error
 
+    def _watch_server(self) -> None:
+        """Kill a server that has stood still for so long that its clients have given it up: it is started again."""
+        now_s, limit_s = time.monotonic(), self.config.cluster.server_timeout_s
+        if now_s - self.turned_s > _STOOD_STILL_S:  # we were stopped, and perhaps the server with us
+            self.heard_s += now_s - self.turned_s
+        self.turned_s = now_s
+        if not self.is_watched or now_s - self.heard_s <= limit_s:
+            return
+        self.is_watched = False
+        self.display.note(f"the server has said nothing for {limit_s:g} s: it is killed")
+        for pid in [pid for pid, process in self.processes.items() if process.role == "server"]:
+            self.signal(pid, signal.SIGKILL)
+
     def _pass_on_stops(self) -> None:
         reason = self.stops.take()
         if reason is None:
             return
-        self.stop_requests += 1
+        self.stop_requests, self.stop_reason = self.stop_requests + 1, reason
         if self.server_address is None or self.stop_requests > 2:
             raise Interrupted(reason)
         hint = (
@@ -154,10 +174,11 @@ class Cluster:
                 for worker in range(self.config.cluster.num_workers):
                     self._spawn("worker", worker)
             elif "ending" in message:
-                self.training_over = True
+                self.training_over, self.is_watched = True, False  # it saves, and says nothing meanwhile
             elif "nothing_left" in message:
                 self.nothing_left = True
             elif "status" in message:
+                self.is_watched, self.heard_s = True, time.monotonic()
                 self.status = msgspec.convert(message["status"], Status)
                 self.status = msgspec.structs.replace(
                     self.status, first_message=self.num_messages + self.status.first_message
@@ -215,6 +236,7 @@ class Cluster:
     def _server_exited(self, event: dict[str, Any]) -> None:
         """Start the server again if it was killed or crashed; what it found wrong itself is wrong the next time too."""
         self._hear_server()
+        self.is_watched = False
         # One that crashes before it listens does so again; one that is killed then has nothing wrong.
         died = event["status"] < 0 or (event["crashed"] and self.server_address is not None)
         limit = self.config.cluster.max_server_restarts
@@ -232,6 +254,8 @@ class Cluster:
         restarts = {worker: number for worker, number in self.restarts.items() if worker >= 0}
         told = {"server_died": reason, "server_restarts": self.server_restarts, "restarts": restarts}
         self.channel.send(told | {"others": self.server_address is not None})
+        if self.stop_reason is not None:  # it died while it was ending
+            self.channel.send({"stop": self.stop_reason})
         self._spawn("server", address=self.server_address or self.address)
         if self.training_over:  # it was saving the end, and may have to go back: it needs those that it has dismissed
             self.training_over = False

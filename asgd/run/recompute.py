@@ -83,7 +83,8 @@ class Recomputation:
     Arguments: config: the run's; compute: the model; state: the core as it was where the entries begin; on_row: takes
     each line of the trace that comes out.
     Attributes: state: the core (another object after each start of a server); differences: from what the journal says;
-    num_computed: jobs; now_s: the time of the last event.
+    num_computed: jobs; now_s: the time of the last event; was_resuming: whether the last entry is the start of a server
+    that hadn't yet recorded the jobs of before as lost.
     """
 
     def __init__(
@@ -94,10 +95,11 @@ class Recomputation:
         on_row: Callable[[TraceRow], None] = lambda row: None,
     ) -> None:
         self.state, self.differences, self.num_computed, self.now_s = state, list[Difference](), 0, 0.0
-        self._config, self._compute, self._on_row = config, compute, on_row
+        self._config, self._compute, self._on_row, self.was_resuming = config, compute, on_row, False
 
     def take(self, entry: Entry) -> None:
         """One entry; RunError when the journal doesn't go on where the last entry ended."""
+        self.was_resuming = isinstance(entry.event, Opened) and not entry.event.kept
         match entry.event:
             case Opened() as opened:
                 if (opened.rows, opened.version) != (self.state.rows, self.state.version):

@@ -105,8 +105,10 @@ def recover(
         note(f"the snapshot of version {version} is gone: its evaluation is missing")
     if exact:
         begin_at = 0 if checkpoint is None else int(checkpoint.state["journal"]["offset"])
-        state, now_s, undone = _recompute(config, task, directory, flat, vectors, state, begin_at, now_s, evaluations)
+        again, undone = _recompute(config, task, directory, flat, vectors, state, begin_at, now_s, evaluations)
+        state, now_s = again.state, again.now_s
         kept = state.finished is None or (state.finished.complete and _is_used_up(config, state, now_s))
+        kept = kept and not again.was_resuming  # or it would wait for workers that it had given up already
         note(f"recomputed {state.rows - first} arrivals after the checkpoint, up to version {state.version}")
         if undone:
             note(f"the end of the journal was lost: {undone} later arrivals of the trace are undone")
@@ -184,9 +186,9 @@ def _recompute(
     begin_at: int,
     now_s: float,
     evaluations: Evaluations,
-) -> tuple[ServerState, float, int]:
-    """Compute the events from a place in the journal on again, and complete the record; the state and the time then,
-    and how many lines of the trace the journal doesn't have.
+) -> tuple[Recomputation, int]:
+    """Compute the events from a place in the journal on again, and complete the record; what came of it, and how many
+    lines of the trace the journal doesn't have.
     """
     first, rows = state.rows, list[TraceRow]()
 
@@ -224,7 +226,7 @@ def _recompute(
     for row in rows[num_recorded - first :]:
         directory.append_trace(row)
     directory.flush()
-    return again.state, again.now_s, undone
+    return again, undone
 
 
 def _trace_end(path: Path, first: int) -> tuple[int, list[TraceRow]]:

@@ -6,6 +6,7 @@ copies before `send` returns), so a version that was sent never changes.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -186,7 +187,7 @@ class Server:
     def leave(self, pid: int, reason: str) -> None:
         """The supervisor says that a process of this machine is dead; its successor may be there already."""
         for session in self.sessions:
-            if session.pid == pid:
+            if (session.pid, session.host) == (pid, socket.gethostname()):
                 self.drop(session, reason)
         self.drain()
 

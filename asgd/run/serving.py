@@ -75,7 +75,6 @@ class Serving:
             self.note(self.overheard.popleft())
         if self.began_s is None and server.state.begun:
             self.began_s, self.phase = time.monotonic(), "training"
-            server.saver.wait()  # before any answer: what trains can be gone on with (the workers compute meanwhile)
             self._next_status_s = 0.0  # a display sees the workers at once, however short the run is
         if self.channel is not None:
             self.listen(server)
@@ -266,7 +265,9 @@ def serve(
                     server.resume(kept)
                 else:
                     evaluations.keep_if_due(state, flat.state_S, 0.0)
-                    saver.save_now(state, vectors, 0.0, watch.times())  # so that there always is one to go on from
+                    # Before anybody is there: a run whose journal has somebody in it can always be gone on with.
+                    saver.save_now(state, vectors, 0.0, watch.times())
+                    saver.wait()
                 if channel is not None and (server.finish is None or evaluations.num_open):
                     channel.send({"address": transport.address})
                 elif channel is not None:

@@ -271,6 +271,15 @@ def test_begin_without_anybody_waits():
     assert not state.begun
 
 
+def test_who_comes_back_with_a_job_in_flight_after_the_end_is_left_alone():
+    """The run may end within the event in which a worker left: its other jobs stay in flight."""
+    driver = start(2, budget=Budget(time_s=5.0))
+    driver.state.handle(Stop("over", 1.0))
+    driver.state.handle(Leave(1, "reconnected", 2.0))
+    assert driver.state.num_jobs(1) == 1 and driver.state.handle(Join(1, 3.0)) == []
+    driver.state.validate()
+
+
 def test_joining_twice_is_a_mistake_of_the_driver():
     driver = start(1)
     with pytest.raises(ValueError, match="worker 0 has joined already"):

@@ -15,6 +15,7 @@ from asgd.run.checkpoints import list_checkpoints
 from asgd.run.journal import entries
 from asgd.run.ledger import check_trace
 from asgd.run.records import RunDirectory
+from asgd.run.server import Server
 
 CONFIG = {
     "seed": 3,
@@ -295,6 +296,28 @@ def test_a_run_that_had_ended_goes_on_with_a_larger_budget(tmp_path):
     (path / "config.toml").write_text(to_toml(live.config))
     live.start(resume=True)
     assert live.server.finish is None
+    rows = check_whole(path, go_on(live), restarts=2)
+    assert len(rows) > 90 and sum(row.action == "lost" for row in rows) == 2
+
+
+def test_a_server_that_dies_before_it_has_recorded_what_was_lost(tmp_path, monkeypatch):
+    """It had given the workers of before up: the next one doesn't wait for them, nor refuses those who come."""
+    path = tmp_path / "run"
+    live = LiveServer(path, configured())
+    live.join_all(3)
+    live.finish()
+    live.config = load_config(live.config, ["budget.gradients=120"])
+    (path / "config.toml").write_text(to_toml(live.config))
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+
+        def die(server, kept):
+            assert not kept
+            raise Crash
+
+        patch.setattr(Server, "resume", die)
+        live.start(resume=True)
+    live.crash()
+    live.start(resume=True)
     rows = check_whole(path, go_on(live), restarts=2)
     assert len(rows) > 90 and sum(row.action == "lost" for row in rows) == 2
 

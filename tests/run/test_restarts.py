@@ -182,6 +182,53 @@ def test_a_server_that_is_killed_before_its_summary_costs_no_wait(config, tmp_pa
     check_books(run)
 
 
+def test_a_stop_is_not_forgotten_when_the_server_dies_while_it_ends(config, tmp_path):
+    config["evaluation"] = {"evaluate": "never"}
+    config["budget"] = {"versions": 100_000}
+    path, stops = tmp_path / "run", StopRequests()
+    gate = path / ".summary.json.tmp"
+
+    def act(status):
+        if status.version > 20 and not gate.exists() and not stopped:
+            os.mkfifo(gate)  # opening it blocks the server before its summary
+            stopped.append(status.version)
+            stops.ask("interrupted by SIGINT")
+
+    def is_ending():
+        """The server, once it has dismissed its workers."""
+        is_over = stopped and (path / "logs" / "worker-0.log").exists() and not children_named(path, "worker-0")
+        return children_named(path, "server") if is_over else []
+
+    def kill(found):
+        gate.unlink()
+        os.kill(found[0], signal.SIGKILL)
+
+    stopped = []
+    thread = when(is_ending, kill)
+    run = train(config, run_dir=path, display=Watcher(act), stops=stops)
+    thread.join()
+    assert run.summary.server_restarts == 1 and not run.summary.finished and run.summary.versions < 1000
+    assert run.summary.stopped_because == "interrupted by SIGINT"
+    check_books(run)
+
+
+def test_a_server_that_stands_still_for_too_long_is_killed_and_started_again(config, tmp_path):
+    config["cluster"] |= {"server_timeout_s": 1.0}
+    stopped = []
+
+    def act(status):
+        if status.version > 50 and not stopped:
+            stopped.extend(children_named(tmp_path / "run", "server"))
+            os.kill(stopped[0], signal.SIGSTOP)
+
+    watcher = Watcher(act)
+    run = train(config, run_dir=tmp_path / "run", display=watcher)
+    assert "the server has said nothing for 1 s: it is killed" in watcher.notes
+    assert run.summary.finished and run.summary.versions == 200 and run.summary.server_restarts == 1
+    assert_gone(stopped)
+    check_books(run)
+
+
 def test_an_evaluation_that_nobody_waits_for_any_more_costs_no_wait(config, tmp_path):
     config["budget"] = {"versions": 20}
     config["evaluation"] = {"evaluate": "after"}

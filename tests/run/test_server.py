@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -98,6 +99,14 @@ def test_the_died_process_is_the_one_that_leaves(world):
     here.hello(b"c", worker=0, pid=3)
     here.server.leave(1, "killed")
     assert here.server.sessions.of_worker(0).pid == 3
+
+
+def test_a_process_of_another_machine_may_have_the_number_of_one_that_died_here(world):
+    here = world()
+    here.hello(b"a", worker=0, pid=7, host=socket.gethostname())
+    here.hello(b"b", worker=1, pid=7, host="elsewhere")
+    here.server.leave(7, "killed")
+    assert here.server.sessions.of_worker(0) is None and here.server.sessions.of_worker(1).pid == 7
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def make_script(seed: int, kills: int, num_workers: int, versions: int, *, evalu
 
     Example:
         >>> [fault.name for fault in make_script(0, 2, 4, 100)][:2]
-        ['connection half open', 'worker stopped until taken for dead']
+        ['server stopped', 'worker killed']
     """
     chance = random.Random(seed)
     before, middle, after = _parts(kills, evaluator)
@@ -103,7 +103,7 @@ def versions_for(kills: int, every: int, *, evaluator: bool = True) -> int:
 
     Example:
         >>> versions_for(200, 60)
-        18960
+        16740
     """
     return every * (len(_parts(kills, evaluator)[1]) + 1)
 
