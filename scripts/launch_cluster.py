@@ -12,7 +12,9 @@ directory with --keys or security.keys, and copy server.pub and worker.key to th
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from asgd.cli import exit_with, main
@@ -27,7 +29,10 @@ EXAMPLES = """examples:
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # what begins like an option of this script may be one of asgd's
     )
     parser.add_argument("config", help="the configuration, a TOML file")
     parser.add_argument("--role", choices=["server", "worker", "evaluator"], help="only this role")
@@ -40,14 +45,16 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
 
 def run() -> None:
     given, rest = parse()
-    config = load_config(given.config)
+    overrides = [value for option, value in pairwise(rest) if option == "--set"]
+    config = load_config(given.config, overrides)
     address = given.address or config.cluster.address
     keys = ["--keys", given.keys] if given.keys else []
     if given.role is None:
         arguments = ["train", given.config]
         keys = ["--set", f"security.keys={Path(given.keys).absolute()}"] if given.keys else []
     elif given.role == "server":
-        other = " ".join(["scripts/launch_cluster.py", given.config, *keys, "--address", address, "--role"])
+        sets = [word for value in overrides for word in ("--set", value)]
+        other = shlex.join(["scripts/launch_cluster.py", given.config, *keys, *sets, "--address", address, "--role"])
         print(f"the workers, {config.cluster.num_workers} times, on any machine:\n  {other} worker", flush=True)
         if config.evaluation.evaluate != "never":
             print(f"the evaluator, once, on any machine:\n  {other} evaluator", flush=True)

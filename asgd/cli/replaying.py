@@ -11,7 +11,7 @@ from rich.console import Console
 
 from asgd.cli.bar import fraction_bar
 from asgd.cli.options import AsJson, DataRoot, Debug, app
-from asgd.errors import ConfigError
+from asgd.errors import ConfigError, RunError
 from asgd.run.display import open_console, write_line
 
 if TYPE_CHECKING:
@@ -42,12 +42,15 @@ def replay_command(
     console = open_console(json=as_json)
     with fraction_bar(console, "replaying", shown=not as_json) as progress:
         result = replay(run, until=until, check=check, data_root=data_root, progress=progress)
-    if export is not None:
-        result.export(export)
+    exported = export if result.is_exact else None  # another model than the run's isn't what was asked for
+    if exported is not None:
+        result.export(exported)
     if as_json:
-        print(json.dumps(result.to_dict() | ({} if export is None else {"file": str(export)})))
+        print(json.dumps(result.to_dict() | ({} if exported is None else {"file": str(exported)})))
     else:
-        _tell(console, result, export)
+        _tell(console, result, exported)
+    if not result.is_exact and export is not None:
+        raise RunError(f"{export} was not written: the model computed again is not the run's")
     if check and not result.is_exact:
         raise typer.Exit(1)
 
@@ -64,8 +67,10 @@ def _tell(console: Console, result: Replay, export: Path | None) -> None:
         f"{result.arrivals:,} arrivals, {result.jobs:,} gradients computed again up to version {result.version:,}"
         f"{restarts}, in {result.seconds:.1f} s"
     )
-    verdict = "the same to the bit" if result.is_exact else f"{result.num_differences:,} differences"
-    lines.append(f"{verdict}: {what}")
+    verdict = "the same to the bit" if result.is_exact else f"differences: {result.num_differences:,}"
+    lines.append(f"{verdict}: {what}" if result.is_exact else f"{verdict}; {what}")
+    if not result.is_exact and not result.environment:
+        lines.append("the task's code or data, or the record, may have been changed since")
     compared = " (that of the record)" if result.recorded_sha256 == result.parameters_sha256 else ""
     lines.append(f"parameters_sha256 {result.parameters_sha256}{compared}")
     if export is not None:

@@ -107,12 +107,13 @@ def recover(
         begin_at = 0 if checkpoint is None else int(checkpoint.state["journal"]["offset"])
         again, undone = _recompute(config, task, directory, flat, vectors, state, begin_at, now_s, evaluations)
         state, now_s = again.state, again.now_s
-        kept = state.finished is None or (state.finished.complete and _is_used_up(config, state, now_s))
-        kept = kept and not again.was_resuming  # or it would wait for workers that it had given up already
+        # Otherwise it would wait for workers that it had given up already.
+        kept = not again.was_resuming and (state.finished is None or _is_over(config, state, now_s))
         note(f"recomputed {state.rows - first} arrivals after the checkpoint, up to version {state.version}")
         if undone:
             note(f"the end of the journal was lost: {undone} later arrivals of the trace are undone")
     else:
+        kept = _is_over(config, state, now_s)
         note(f"resumed at version {state.version}" + (f"; {undone} later arrivals are undone" if undone else ""))
     directory.truncate_metrics(state.version)
     directory.remove_summary()
@@ -121,9 +122,14 @@ def recover(
     return Recovered(reopened(config, state, start), Clock(now_s), times, kept, saved_at)
 
 
-def _is_used_up(config: Config, state: ServerState, now_s: float) -> bool:
+def _is_over(config: Config, state: ServerState, now_s: float) -> bool:
+    """Whether nothing is left to do with the budget of now either: then it ends as it had, with what was in flight."""
     budget = make_state(config).budget
-    return budget.is_used_up(state.version, state.samples, state.gradients, now_s)
+    return (
+        state.finished is not None
+        and state.finished.complete
+        and budget.is_used_up(state.version, state.samples, state.gradients, now_s)
+    )
 
 
 def _open_journal(

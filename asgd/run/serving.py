@@ -189,14 +189,19 @@ class Serving:
             return
         self.phase = "evaluating"
         self.stops.clear()
-        alone_since_s = time.monotonic()
+        alone_since_s, limit_s = time.monotonic(), self.config.cluster.start_timeout_s
+        if self.channel is None and server.num_evaluators == 0:  # nobody here starts one
+            if server.finish is not None and not server.finish.complete:
+                self.note(f"evaluations that are missing: {server.evaluations.num_missing}; no evaluator is there")
+                return
+            self.note(f"waiting for an evaluator, for {limit_s:g} s (Ctrl-C ends without)")
         while server.evaluations.num_open or server.num_evaluators:
             self.step(server)
             now_s = time.monotonic()
             if server.num_evaluators:
                 alone_since_s = now_s
-            elif self.evaluator_gone or now_s - alone_since_s > self.config.cluster.start_timeout_s:
-                why = self.evaluator_gone or f"none has been there for {self.config.cluster.start_timeout_s:g} s"
+            elif self.evaluator_gone or now_s - alone_since_s > limit_s:
+                why = self.evaluator_gone or f"none has been there for {limit_s:g} s"
                 self.note(f"{server.evaluations.num_missing} evaluations are missing: the evaluator is gone ({why})")
                 return
             if self.stops.asked:

@@ -229,4 +229,5 @@ def test_a_run_that_has_ended_is_resumed_without_starting_anybody(config, tmp_pa
     again = resume(tmp_path / "run")
     assert log.read_text() == before and again.metrics == metrics
     assert again.summary.finished and again.summary.parameters_sha256 == first.summary.parameters_sha256
+    assert (again.summary.lost, again.trace) == (first.summary.lost, first.trace), "what was in flight still is"
     check_books(again)

@@ -155,6 +155,10 @@ def test_another_seed_or_task_is_found(tmp_path):
     result = replay(path)
     assert not result.is_exact and result.differences[0].key in ("loss", "parameters_sha256")
     assert replay(path, check=True).num_differences == 1, "it stops at the first"
+    file = tmp_path / "model.safetensors"
+    done = CliRunner().invoke(app, ["replay", str(path), "--export", str(file)])
+    assert isinstance(done.exception, RunError) and not file.exists(), "that isn't the run's model"
+    assert "may have been changed since" in done.stdout
 
 
 def test_lines_that_are_missing_or_too_many_are_found(tmp_path):
