@@ -260,9 +260,7 @@ def _good(path: Path, content: bytes, header: Header | None = None) -> tuple[int
         if content and not MAGIC.startswith(content):
             raise RunError(f"{path} is not a journal of this program: it must begin with {MAGIC.decode()}.")
         return 0, None
-    end = position = len(MAGIC)
-    while (position := _end_of_record(content, end)) > 0:
-        end = position
+    end = _end_of_good(content)
     if end < len(content):
         later = _next_good(content, end + 1)
         if later is not None:
@@ -276,6 +274,33 @@ def _good(path: Path, content: bytes, header: Header | None = None) -> tuple[int
     if not isinstance(first, Header) or (header is not None and first[:3] != header[:3]):
         raise RunError(f"{path} is the journal of another run: it begins with {first}, and not with {header}.")
     return end, first
+
+
+def _end_of_good(content: bytes) -> int:
+    """Where the good records end that follow each other from the start on."""
+    end = position = len(MAGIC)
+    while (position := _end_of_record(content, end)) > 0:
+        end = position
+    return end
+
+
+def cut_damaged(path: Path, position: int, undone: Path) -> int:
+    """Cut a journal that is damaged after a position, though good records follow (a disk may have taken a later block
+    before an earlier one), there: the rest goes to the end of another file; returns its bytes, 0 if it isn't so.
+    """
+    content = _content(path)
+    end = _end_of_good(content)
+    if not content.startswith(MAGIC) or end < position or _next_good(content, end + 1) is None:
+        return 0
+    try:
+        with undone.open("ab") as file:
+            file.write(content[position:])
+            file.flush()
+            os.fsync(file.fileno())
+        os.truncate(path, position)
+    except OSError as error:
+        raise RunError(f"{path} cannot be cut: {reason_of(error)}.") from error
+    return len(content) - position
 
 
 def entries(path: Path, begin: int = 0) -> Iterator[Entry]:

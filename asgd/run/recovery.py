@@ -25,7 +25,7 @@ from asgd.run.compute import TaskCompute
 from asgd.run.evaluations import Evaluations
 from asgd.run.files import decode_line, lines_back_to
 from asgd.run.formats import ServerTimes
-from asgd.run.journal import Journal, Opened, entries
+from asgd.run.journal import Journal, Opened, cut_damaged, entries
 from asgd.run.recompute import Recomputation, as_opened, header_for, opened_by, reopened
 from asgd.run.records import INCARNATION, JOURNAL, TRACE, UNDONE_JOURNAL, RunDirectory
 from asgd.run.saving import evaluations_of, has_reads, take_over
@@ -144,11 +144,12 @@ def _open_journal(
     """
     header, sync_s = header_for(config, directory.incarnation), config.recovery.sync_s
     num_notes = len(directory.notes)
+    place = {} if checkpoint is None else checkpoint.state.get("journal", {})
+    fault, offset = None, place.get("offset", 0)
+    if offset and not exact and cut_damaged(directory.path / JOURNAL, offset, directory.path / UNDONE_JOURNAL):
+        note("the journal is damaged after the checkpoint: what came after the checkpoint is moved aside")
     try:
         journal = directory.open_journal(header, sync_s)
-        place = {} if checkpoint is None else checkpoint.state.get("journal", {})
-        fault = None
-        offset = place.get("offset", 0)
         if checkpoint is not None:
             if place.get("since") != journal.since or offset > journal.position:
                 fault = f"{journal.path} doesn't reach as far as the checkpoint of version {checkpoint.version}"

@@ -189,7 +189,9 @@ def test_a_torn_end_of_the_journal_is_cut_off_and_said(tmp_path, cut):
     check_whole(path, go_on(live), restarts=1)
 
 
-def test_damage_in_the_middle_is_an_error_that_says_where_and_what_to_do(tmp_path):
+@pytest.mark.parametrize("entry", [8, 20])
+def test_damage_in_the_middle_is_an_error_that_says_where_and_what_to_do(tmp_path, entry):
+    """Mode checkpoint needs the journal up to the checkpoint, the 16th entry."""
     path = tmp_path / "run"
     live = LiveServer(path, configured())
     live.join_all(3)
@@ -198,7 +200,7 @@ def test_damage_in_the_middle_is_an_error_that_says_where_and_what_to_do(tmp_pat
     live.answers(12)
     live.directory.flush()
     live.crash()
-    offset = list(entries(path / "journal.bin"))[20].offset
+    offset = list(entries(path / "journal.bin"))[entry].offset
     content = bytearray((path / "journal.bin").read_bytes())
     content[offset + 12] ^= 1
     (path / "journal.bin").write_bytes(content)
@@ -207,10 +209,15 @@ def test_damage_in_the_middle_is_an_error_that_says_where_and_what_to_do(tmp_pat
     live.close()
     live.config = load_config(live.config, ["recovery.mode=checkpoint"])
     live.start(resume=True)
-    assert any("can't be replayed" in note for note in live.notes)
-    go_on(live)
-    with pytest.raises(RunError, match="the journal has a gap"):
-        replay(path)
+    summary = go_on(live)
+    if entry > 16:
+        assert any("is damaged after the checkpoint" in note for note in live.notes)
+        assert (path / "journal.undone.bin").read_bytes().endswith(bytes(content[offset:]))
+        check_whole(path, summary, restarts=1)
+    else:
+        assert any("can't be replayed" in note for note in live.notes)
+        with pytest.raises(RunError, match="the journal has a gap"):
+            replay(path)
 
 
 def test_a_lost_journal_is_an_error_in_mode_exact_and_said_in_the_other(tmp_path):
