@@ -5,7 +5,8 @@ From the supervisor: {"died": worker, "pid": ..., "reason": ...}, {"restarted": 
 when it has no workers itself, and to a server that is started again {"server_died": reason, "server_restarts": n,
 "restarts": {worker: n}, "others": whether there were workers}.
 From the server: {"address": ...} once it listens (or {"nothing_left": true}, if it resumed a run that is at its end),
-{"status": ...}, {"ending": true} before it dismisses the workers.
+{"status": ...}, {"quarantined": [workers]} when it has shut out one more, {"ending": true} before it dismisses the
+workers.
 """
 
 from __future__ import annotations

@@ -81,6 +81,7 @@ class Cluster:
     training_over: bool = False
     watcher: Watcher | None = None
     nothing_left: bool = False  # the server has found the run at its end
+    quarantined: set[int] = field(default_factory=set)  # workers that the server doesn't let in again
     stop_reason: str | None = None
     turned_s: float = field(default_factory=time.monotonic)  # when we last looked
     heard_s: float = 0.0  # when the server was heard, or we stood still ourselves
@@ -175,6 +176,8 @@ class Cluster:
                     self._spawn("worker", worker)
             elif "ending" in message:
                 self.training_over, self.is_watched = True, False  # it saves, and says nothing meanwhile
+            elif "quarantined" in message:
+                self.quarantined = set(message["quarantined"])
             elif "nothing_left" in message:
                 self.nothing_left = True
             elif "status" in message:
@@ -221,7 +224,7 @@ class Cluster:
             self.channel.send({"evaluator_died": reason, "pid": event["exited"], "again": again})
         else:
             self.channel.send({"died": process.worker, "pid": event["exited"], "reason": reason})
-            again = again and not self.training_over
+            again = again and not self.training_over and process.worker not in self.quarantined
         if hopeless:
             self.error = self.error or _error(event)
             self.channel.send({"stop": reason, "failed": True})

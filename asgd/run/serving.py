@@ -58,6 +58,7 @@ class Serving:
     phase: str = "starting"
     began_s: float | None = None
     _next_status_s: float = 0.0
+    _num_quarantined: int = 0  # that the supervisor knows of
     _rate: tuple[float, int, int] | None = None
     _rates: tuple[float | None, float | None] = (None, None)
 
@@ -78,6 +79,9 @@ class Serving:
             self._next_status_s = 0.0  # a display sees the workers at once, however short the run is
         if self.channel is not None:
             self.listen(server)
+            if len(server.state.quarantined) > self._num_quarantined:
+                self._num_quarantined = len(server.state.quarantined)
+                self.channel.send({"quarantined": list(server.state.quarantined)})
             if time.monotonic() >= self._next_status_s:
                 self._next_status_s = time.monotonic() + _STATUS_EVERY_S
                 self.channel.send({"status": self.status(server)}, droppable=True)

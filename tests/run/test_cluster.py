@@ -17,6 +17,7 @@ from asgd.errors import ConfigError, RunError
 from asgd.learn.gradient import build_model
 from asgd.learn.order import sample_indices
 from asgd.learn.task import load_task
+from asgd.run.ledger import check_trace
 from asgd.run.records import JOBS_PER_INCARNATION
 from asgd.run.result import Run
 from asgd.run.signals import StopRequests
@@ -231,3 +232,25 @@ def test_a_run_that_has_ended_is_resumed_without_starting_anybody(config, tmp_pa
     assert again.summary.finished and again.summary.parameters_sha256 == first.summary.parameters_sha256
     assert (again.summary.lost, again.trace) == (first.summary.lost, first.trace), "what was in flight still is"
     check_books(again)
+
+
+def test_a_worker_without_worth_is_not_started_again(config, tmp_path):
+    """Its gradients are not finite, whatever it is given (so nothing that this task computes can be replayed)."""
+    bad = """
+import os
+def faulty(seed):
+    task = tiny(seed)
+    def loss(outputs, targets):
+        is_bad = "worker-0" in os.readlink("/proc/self/fd/1")
+        return F.cross_entropy(outputs, targets) * (float("nan") if is_bad else 1.0)
+    return Task(task.model, loss, task.train)
+"""
+    with (tmp_path / "tiny.py").open("a") as file:
+        file.write(bad)
+    config["task"]["function"] = config["task"]["function"].replace(":tiny", ":faulty")
+    config["method"]["quarantine_after"] = 5
+    config["evaluation"] = {"evaluate": "never"}
+    run = train(config, run_dir=tmp_path / "run", display=Watcher())
+    assert run.summary.finished and run.summary.versions == 200 and set(run.summary.quarantined) == {0}
+    assert run.summary.restarts == 0 and check_trace(run.trace, run.summary.outstanding) == []
+    assert (run.path / "logs" / "worker-0.log").read_text().count("quarantined: 5 of its gradients") >= 1
