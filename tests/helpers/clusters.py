@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,32 @@ def kill_once(worker, at_version):
             os.kill(pid, signal.SIGKILL)
 
     return killed, act
+
+
+class ServerKiller:
+    """Kills the server, each time that a status shows the next of some versions (or a phase)."""
+
+    def __init__(self, path, versions=(), phase=None):
+        self.path, self.versions, self.phase, self.killed = path, list(versions), phase, []
+
+    def __call__(self, status):
+        if (self.versions and status.version >= self.versions[0]) or status.phase == self.phase:
+            for pid in children_named(self.path, "server"):
+                if pid not in self.killed:
+                    self.versions, self.phase = self.versions[1:], None
+                    self.killed.append(pid)
+                    os.kill(pid, signal.SIGKILL)
+
+
+def when(condition, act):
+    """A thread that does something once a condition holds; it gives up after 40 s."""
+
+    def watch():
+        limit_s, pause = time.monotonic() + 40.0, threading.Event()
+        while not (found := condition()) and time.monotonic() < limit_s:
+            pause.wait(0.002)
+        act(found)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread

@@ -11,7 +11,7 @@ import time
 
 import msgspec
 import pytest
-from helpers.clusters import TASK, Watcher, assert_gone, check_books, children_named, processes_of, tiny_config
+from helpers.clusters import ServerKiller, Watcher, assert_gone, check_books, children_named, processes_of, tiny_config
 
 from asgd.api import train
 from asgd.config import load_config, task_digest, to_toml
@@ -21,7 +21,6 @@ from asgd.learn.gradient import build_model
 from asgd.learn.task import load_task
 from asgd.net.messages import PROTOCOL_VERSION, Hello, Job, Refused, Welcome, decode_reply, encode
 from asgd.net.zeromq import ZmqClient
-from asgd.run.processes import LEAVE_LIMIT_S
 from asgd.run.records import JOBS_PER_INCARNATION
 from asgd.run.signals import StopRequests
 
@@ -34,21 +33,6 @@ def config(tmp_path):
     config["cluster"]["speeds"] = {"profile": "equal", "seconds": 0.02}
     config["checkpoints"] = {"every_versions": 20}
     return config
-
-
-class ServerKiller:
-    """Kills the server, each time that a status shows the next of some versions (or a phase)."""
-
-    def __init__(self, path, versions=(), phase=None):
-        self.path, self.versions, self.phase, self.killed = path, list(versions), phase, []
-
-    def __call__(self, status):
-        if (self.versions and status.version >= self.versions[0]) or status.phase == self.phase:
-            for pid in children_named(self.path, "server"):
-                if pid not in self.killed:
-                    self.versions, self.phase = self.versions[1:], None
-                    self.killed.append(pid)
-                    os.kill(pid, signal.SIGKILL)
 
 
 def all_rows(path):
@@ -135,83 +119,6 @@ def test_in_mode_exact_a_kill_costs_no_update_and_next_to_no_job(config, tmp_pat
     assert run.summary.lost <= 4
 
 
-def test_a_server_that_is_killed_while_the_last_versions_are_evaluated(config, tmp_path):
-    config["evaluation"] = {"evaluate": "after", "every_versions": 20}
-    killer = ServerKiller(tmp_path / "run", phase="evaluating")
-    run = train(config, run_dir=tmp_path / "run", display=Watcher(killer))
-    assert killer.killed and run.summary.finished and run.summary.versions == 200
-    assert run.metrics[-1].version == 200 and run.summary.test_accuracy is not None
-    check_books(run)
-
-
-def when(condition, act):
-    """A thread that does something once a condition holds; it gives up after 40 s."""
-
-    def watch():
-        limit_s, pause = time.monotonic() + 40.0, threading.Event()
-        while not (found := condition()) and time.monotonic() < limit_s:
-            pause.wait(0.002)
-        act(found)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    return thread
-
-
-def test_a_server_that_is_killed_before_its_summary_costs_no_wait(config, tmp_path):
-    """Its successor finds nothing left to do: the workers that were started for it are not waited for."""
-    config["evaluation"] = {"evaluate": "never"}
-    path, killed_s = tmp_path / "run", []
-    last, gate = path / "checkpoints" / "version-000000000200.safetensors", path / ".summary.json.tmp"
-
-    def act(status):
-        if status.version < 200 and not gate.exists() and not killed_s:
-            os.mkfifo(gate)  # opening it blocks the server before its summary
-
-    def kill(found):
-        [pid] = children_named(path, "server")
-        killed_s.append(time.monotonic())
-        gate.unlink()
-        os.kill(pid, signal.SIGKILL)
-
-    thread = when(last.exists, kill)
-    run = train(config, run_dir=path, display=Watcher(act))
-    thread.join()
-    assert time.monotonic() - killed_s[0] < LEAVE_LIMIT_S
-    assert run.summary.server_restarts == 1 and run.summary.versions == 200
-    check_books(run)
-
-
-def test_a_stop_is_not_forgotten_when_the_server_dies_while_it_ends(config, tmp_path):
-    config["evaluation"] = {"evaluate": "never"}
-    config["budget"] = {"versions": 100_000}
-    path, stops = tmp_path / "run", StopRequests()
-    gate = path / ".summary.json.tmp"
-
-    def act(status):
-        if status.version > 20 and not gate.exists() and not stopped:
-            os.mkfifo(gate)  # opening it blocks the server before its summary
-            stopped.append(status.version)
-            stops.ask("interrupted by SIGINT")
-
-    def is_ending():
-        """The server, once it has dismissed its workers."""
-        is_over = stopped and (path / "logs" / "worker-0.log").exists() and not children_named(path, "worker-0")
-        return children_named(path, "server") if is_over else []
-
-    def kill(found):
-        gate.unlink()
-        os.kill(found[0], signal.SIGKILL)
-
-    stopped = []
-    thread = when(is_ending, kill)
-    run = train(config, run_dir=path, display=Watcher(act), stops=stops)
-    thread.join()
-    assert run.summary.server_restarts == 1 and not run.summary.finished and run.summary.versions < 1000
-    assert run.summary.stopped_because == "interrupted by SIGINT"
-    check_books(run)
-
-
 def test_a_server_that_stands_still_for_too_long_is_killed_and_started_again(config, tmp_path):
     config["cluster"] |= {"server_timeout_s": 1.0}
     stopped = []
@@ -226,25 +133,6 @@ def test_a_server_that_stands_still_for_too_long_is_killed_and_started_again(con
     assert "the server has said nothing for 1 s: it is killed" in watcher.notes
     assert run.summary.finished and run.summary.versions == 200 and run.summary.server_restarts == 1
     assert_gone(stopped)
-    check_books(run)
-
-
-def test_an_evaluation_that_nobody_waits_for_any_more_costs_no_wait(config, tmp_path):
-    config["budget"] = {"versions": 20}
-    config["evaluation"] = {"evaluate": "after"}
-    os.mkfifo(tmp_path / "gate")
-    metric = f"lambda outputs, targets: open({str(tmp_path / 'gate')!r}).read()"  # for ever
-    (tmp_path / "tiny.py").write_text(TASK.replace('{"accuracy": accuracy}', f'{{"accuracy": {metric}}}'))
-    stops, asked_s = StopRequests(), []
-
-    def act(status):
-        if status.phase == "evaluating" and not asked_s:
-            asked_s.append(time.monotonic())
-            stops.ask("interrupted by SIGINT")
-
-    run = train(config, run_dir=tmp_path / "run", display=Watcher(act), stops=stops)
-    assert time.monotonic() - asked_s[0] < LEAVE_LIMIT_S
-    assert run.summary.finished and run.summary.evaluations_missing > 0 and run.metrics == []
     check_books(run)
 
 
