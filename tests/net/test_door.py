@@ -99,6 +99,7 @@ def test_a_key_that_is_not_in_the_list(keys, address):
             talk(server, good)
 
 
+@pytest.mark.slow
 def test_another_servers_key(keys, address):
     ours = load_client_keys(keys, "worker")
     wrong = ClientKeys(ours.secret, ours.public, load_client_keys(keys.parent / "others", "worker").server)

@@ -32,6 +32,7 @@ HEAT = HeatMap(
 PLOTS = {plot.name: plot for plot in (LINES, BARS, MANY, HEAT)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLOTS)
 def test_both_files_are_written_and_the_same_data_give_the_same_bytes(name, tmp_path):
     first, second = draw(PLOTS[name], tmp_path / "new" / "one"), draw(PLOTS[name], tmp_path / "two")

@@ -15,6 +15,8 @@ import asgd.run.formats
 from asgd.errors import ConfigError, RunError
 from asgd.run.result import Run
 
+pytestmark = pytest.mark.slow  # they draw whole reports
+
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 

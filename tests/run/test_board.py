@@ -80,6 +80,7 @@ def at_zero(monkeypatch):
     monkeypatch.setattr(board, "time", SimpleNamespace(time=lambda: 1e6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["asynchronous", "ringmaster", "minibatch"])
 def test_a_simulation_shows_what_its_record_says(tmp_path, at_zero, method):
     options = {"R": 3} if method == "ringmaster" else {}

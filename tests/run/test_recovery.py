@@ -113,6 +113,7 @@ def test_a_server_that_dies_at_any_point_ends_on_the_same_bytes(tmp_path, monkey
     assert [row.job for row in rows[: until_crash.arrivals]] == [row.job for row in rows if row.job < 2**32][:-3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("mode", ["exact", "checkpoint"])
 def test_every_method_with_deaths_and_restarts(tmp_path, method, mode):

@@ -10,7 +10,7 @@ import asgd
 from asgd.api import simulate
 from asgd.errors import ConfigError, RunError
 
-pytestmark = pytest.mark.usefixtures("known_speeds")
+pytestmark = [pytest.mark.usefixtures("known_speeds"), pytest.mark.slow]  # they simulate whole studies
 
 CONFIG = {
     "task": {"function": "quadratic", "options": {"dimension": 20, "sigma2": 0.1}, "batch_size": 4},

@@ -31,6 +31,7 @@ def run(tmp_path_factory):
     return simulate(CONFIG, run_dir=tmp_path_factory.mktemp("whatif") / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
