@@ -84,8 +84,7 @@ class Cluster:
     quarantined: set[int] = field(default_factory=set)  # workers that the server doesn't let in again
     stop_reason: str | None = None
     turned_s: float = field(default_factory=time.monotonic)  # when we last looked
-    heard_s: float = 0.0  # when the server was heard, or we stood still ourselves
-    is_watched: bool = False  # whether the server is at work and says so every moment
+    heard_s: float | None = None  # when the server was heard, or we stood still ourselves; None: it needn't be
     _launcher_lines: bytes = b""
 
     def supervise(self) -> None:
@@ -122,12 +121,14 @@ class Cluster:
     def _watch_server(self) -> None:
         """Kill a server that has stood still for so long that its clients have given it up: it is started again."""
         now_s, limit_s = time.monotonic(), self.config.cluster.server_timeout_s
-        if now_s - self.turned_s > _STOOD_STILL_S:  # we were stopped, and perhaps the server with us
-            self.heard_s += now_s - self.turned_s
-        self.turned_s = now_s
-        if not self.is_watched or now_s - self.heard_s <= limit_s:
+        stood_still_s, self.turned_s = now_s - self.turned_s, now_s
+        if self.heard_s is None:
             return
-        self.is_watched = False
+        if stood_still_s > _STOOD_STILL_S:  # we were stopped, and perhaps the server with us
+            self.heard_s += stood_still_s
+        if now_s - self.heard_s <= limit_s:
+            return
+        self.heard_s = None
         self.display.note(f"the server has said nothing for {limit_s:g} s: it is killed")
         for pid in [pid for pid, process in self.processes.items() if process.role == "server"]:
             self.signal(pid, signal.SIGKILL)
@@ -175,13 +176,13 @@ class Cluster:
                 for worker in range(self.config.cluster.num_workers):
                     self._spawn("worker", worker)
             elif "ending" in message:
-                self.training_over, self.is_watched = True, False  # it saves, and says nothing meanwhile
+                self.training_over, self.heard_s = True, None  # it saves, and says nothing meanwhile
             elif "quarantined" in message:
                 self.quarantined = set(message["quarantined"])
             elif "nothing_left" in message:
                 self.nothing_left = True
             elif "status" in message:
-                self.is_watched, self.heard_s = True, time.monotonic()
+                self.heard_s = time.monotonic()
                 self.status = msgspec.convert(message["status"], Status)
                 self.status = msgspec.structs.replace(
                     self.status, first_message=self.num_messages + self.status.first_message
@@ -239,7 +240,7 @@ class Cluster:
     def _server_exited(self, event: dict[str, Any]) -> None:
         """Start the server again if it was killed or crashed; what it found wrong itself is wrong the next time too."""
         self._hear_server()
-        self.is_watched = False
+        self.heard_s = None
         # One that crashes before it listens does so again; one that is killed then has nothing wrong.
         died = event["status"] < 0 or (event["crashed"] and self.server_address is not None)
         limit = self.config.cluster.max_server_restarts

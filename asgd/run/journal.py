@@ -214,15 +214,7 @@ class Journal:
         if position < len(content):
             cut = _entries(self.path, content, position, len(content))
             num_events = sum(not isinstance(entry.event, Opened) for entry in cut)
-            try:
-                with undone.open("ab") as file:
-                    file.write(content[position:])
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.ftruncate(self._descriptor, position)
-                os.fsync(self._descriptor)
-            except OSError as error:
-                raise RunError(f"{undone} cannot be written: {reason_of(error)}.") from error
+            _move_aside(self._descriptor, content, position, undone)
             self.position, self.checksum = position, zlib.crc32(content[:position])
             return num_events
         return 0
@@ -293,14 +285,24 @@ def cut_damaged(path: Path, position: int, undone: Path) -> int:
     if not content.startswith(MAGIC) or end < position or _next_good(content, end + 1) is None:
         return 0
     try:
+        with path.open("r+b") as file:
+            _move_aside(file.fileno(), content, position, undone)
+    except OSError as error:
+        raise RunError(f"{path} cannot be cut: {reason_of(error)}.") from error
+    return len(content) - position
+
+
+def _move_aside(descriptor: int, content: bytes, position: int, undone: Path) -> None:
+    """Move a journal's content from a position on to the end of another file, on the disk before it is cut here."""
+    try:
         with undone.open("ab") as file:
             file.write(content[position:])
             file.flush()
             os.fsync(file.fileno())
-        os.truncate(path, position)
+        os.ftruncate(descriptor, position)
+        os.fsync(descriptor)
     except OSError as error:
-        raise RunError(f"{path} cannot be cut: {reason_of(error)}.") from error
-    return len(content) - position
+        raise RunError(f"{undone} cannot be written: {reason_of(error)}.") from error
 
 
 def entries(path: Path, begin: int = 0) -> Iterator[Entry]:

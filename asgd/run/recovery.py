@@ -8,7 +8,7 @@ beyond it; the record then has every line that it would have, and the state its 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from asgd.run.compute import TaskCompute
 from asgd.run.evaluations import Evaluations
 from asgd.run.files import decode_line, lines_back_to
 from asgd.run.formats import ServerTimes
-from asgd.run.journal import Journal, Opened, cut_damaged, entries
+from asgd.run.journal import MAGIC, Journal, Opened, appended, cut_damaged, entries
 from asgd.run.recompute import Recomputation, as_opened, header_for, opened_by, reopened
 from asgd.run.records import INCARNATION, JOURNAL, TRACE, UNDONE_JOURNAL, RunDirectory
 from asgd.run.saving import evaluations_of, has_reads, take_over
@@ -98,24 +98,26 @@ def recover(
     kept, first = False, state.rows
     if not exact:
         directory.truncate_metrics(state.version)
-    missing = evaluations.resume_at(
-        state, now_s, directory.read_metrics(), *evaluations_of(checkpoint), flat.state_view().nbytes
-    )
+    done = directory.read_metrics()
+    missing = evaluations.resume_at(state, now_s, done, *evaluations_of(checkpoint), flat.state_view().nbytes)
     for version in missing:
         note(f"the snapshot of version {version} is gone: its evaluation is missing")
     if exact:
         begin_at = 0 if checkpoint is None else int(checkpoint.state["journal"]["offset"])
-        again, undone = _recompute(config, task, directory, flat, vectors, state, begin_at, now_s, evaluations)
+        evaluated = {row.version for row in done}
+        again, undone = _recompute(
+            config, task, directory, flat, vectors, state, begin_at, now_s, evaluations, evaluated
+        )
         state, now_s = again.state, again.now_s
         # Otherwise it would wait for workers that it had given up already.
         kept = not again.was_resuming and (state.finished is None or _is_over(config, state, now_s))
         note(f"recomputed {state.rows - first} arrivals after the checkpoint, up to version {state.version}")
         if undone:
             note(f"the end of the journal was lost: {undone} later arrivals of the trace are undone")
+        directory.truncate_metrics(state.version)
     else:
         kept = _is_over(config, state, now_s)
         note(f"resumed at version {state.version}" + (f"; {undone} later arrivals are undone" if undone else ""))
-    directory.truncate_metrics(state.version)
     directory.remove_summary()
     start = opened_by(config, state, directory.incarnation, kept=kept)
     journal.opened(start)
@@ -146,10 +148,15 @@ def _open_journal(
     num_notes = len(directory.notes)
     place = {} if checkpoint is None else checkpoint.state.get("journal", {})
     fault, offset = None, place.get("offset", 0)
-    if offset and not exact and cut_damaged(directory.path / JOURNAL, offset, directory.path / UNDONE_JOURNAL):
-        note("the journal is damaged after the checkpoint: what came after the checkpoint is moved aside")
     try:
-        journal = directory.open_journal(header, sync_s)
+        try:
+            journal = directory.open_journal(header, sync_s)
+        except RunError:
+            path = directory.path / JOURNAL
+            if exact or not offset or not cut_damaged(path, offset, directory.path / UNDONE_JOURNAL):
+                raise
+            note("the journal is damaged after the checkpoint: what came after the checkpoint is moved aside")
+            journal = directory.open_journal(header, sync_s)
         if checkpoint is not None:
             if place.get("since") != journal.since or offset > journal.position:
                 fault = f"{journal.path} doesn't reach as far as the checkpoint of version {checkpoint.version}"
@@ -175,7 +182,8 @@ def _check_incarnation(directory: RunDirectory, journal: Journal, checkpoint: Ch
     """Jobs are numbered by the starts of the server: a number that was there before must not come again."""
     opened = None if checkpoint is None else checkpoint.state.get("opened")
     starts = [-1] if opened is None else [Opened(*opened).incarnation]
-    starts += [entry.event.incarnation for entry in entries(journal.path, offset) if isinstance(entry.event, Opened)]
+    later, _ = appended(journal.path, offset or len(MAGIC))  # opening it has shown that it is whole
+    starts += [entry.event.incarnation for entry in later if isinstance(entry.event, Opened)]
     if directory.incarnation <= max(starts):
         raise RunError(
             f"{directory.path / INCARNATION} is damaged: the server has been started {max(starts) + 1} times before, "
@@ -193,6 +201,7 @@ def _recompute(
     begin_at: int,
     now_s: float,
     evaluations: Evaluations,
+    evaluated: Collection[int],
 ) -> tuple[Recomputation, int]:
     """Compute the events from a place in the journal on again, and complete the record; what came of it, and how many
     lines of the trace the journal doesn't have.
@@ -206,7 +215,6 @@ def _recompute(
     compute = TaskCompute(config, task, flat, vectors)
     again = Recomputation(config, compute, state, on_row)
     again.now_s = now_s
-    evaluated = {row.version for row in directory.read_metrics()}
     if 0 not in evaluated:
         evaluations.keep_if_due(state, flat.state_S, now_s)  # without a checkpoint it begins with version 0
     for entry in entries(directory.path / JOURNAL, begin_at):

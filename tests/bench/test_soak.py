@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from asgd.bench.soak.course import Guest, Sample, Tail, read_samples
+from asgd.bench.soak.course import Guest, Sample, read_samples, version_reached
 from asgd.bench.soak.picture import SoakPicture
 from asgd.bench.soak.sampling import MARK, Reading, marked, read_all
 from asgd.bench.soak.script import MOST_GUESTS, steps
@@ -108,17 +108,16 @@ def test_the_script_depends_on_the_seed_alone():
 
 def test_the_version_is_that_of_the_last_whole_line(tmp_path):
     path = tmp_path / "trace.jsonl"
-    tail = Tail(path)
-    assert tail.version() == 0
+    assert version_reached(path) == 0
     line = (
         '{{"arrival":0,"time_s":0.1,"worker":0,"job":0,"read_version":0,"version":{},"delay":0,"concurrency":1,'
         '"action":"apply","steps":1,"step_size":0.1,"reason":null,"loss":1.0,"samples":1,"compute_s":0.1,"wait_s":0.0}}\n'
     )
     path.write_text(line.format(3) * 100 + line.format(7))
-    assert tail.version() == 8
+    assert version_reached(path) == 8
     with path.open("a") as file:
         file.write(line.format(9)[:50])
-    assert tail.version() == 8
+    assert version_reached(path) == 8
 
 
 def test_processes_are_found_by_their_mark_and_read(tmp_path):

@@ -42,8 +42,9 @@ def doubled(path: Path) -> int:
 
     What a restart has undone counts too: its jobs must not be used again; those that were lost may be lost again.
     """
-    answered = [row.job for row in all_rows(path) if row.action != "lost"]
-    in_trace = [row.job for row in rows_of(path / TRACE)]
+    rows = rows_of(path / TRACE)
+    answered = [row.job for row in rows + rows_of(path / UNDONE_TRACE) if row.action != "lost"]
+    in_trace = [row.job for row in rows]
     in_journal = _used(appended(path / JOURNAL)[0]) + _used(appended(path / UNDONE_JOURNAL, 0)[0])
     return max(_repeats(answered), _repeats(in_trace), _repeats(in_journal))
 

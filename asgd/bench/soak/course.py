@@ -20,7 +20,9 @@ from asgd.bench.soak.script import Step
 from asgd.core.trace import TraceRow
 from asgd.errors import Interrupted, RunError
 from asgd.run.cluster import LAUNCH_LIMIT_S
+from asgd.run.files import decode_line, lines_back_to
 from asgd.run.processes import ending
+from asgd.run.records import TRACE
 from asgd.run.signals import StopRequests
 
 SAMPLES = "soak.jsonl"
@@ -66,26 +68,13 @@ class Guest:
         return f"{self.log.stem} ({self.told}): {ending(status)} (see {self.log})"
 
 
-class Tail:
-    """The version that a run has reached, from the end of its trace.
-
-    Arguments: path: of trace.jsonl, which may not be there yet.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._version = path, 0
-
-    def version(self) -> int:
-        """That of the last whole line, with the update that it made."""
-        if not self._path.exists():
-            return 0
-        with self._path.open("rb") as file:
-            file.seek(max(0, self._path.stat().st_size - 8192))
-            lines = file.read().rpartition(b"\n")[0].rsplit(b"\n", 1)
-        if lines[-1]:
-            row = msgspec.json.decode(lines[-1], type=TraceRow)
-            self._version = row.version + row.steps
-        return self._version
+def version_reached(trace: Path) -> int:
+    """The version that a run has reached, from the last whole line of its trace, which may not be there yet."""
+    lines = lines_back_to(trace, lambda line: True).splitlines()
+    if not lines:
+        return 0
+    row = decode_line(trace, len(lines), lines[-1], TraceRow)
+    return row.version + row.steps
 
 
 @dataclass
@@ -149,13 +138,13 @@ class Course:
 
     def _follow(self) -> None:
         assert self.train is not None
-        tail, next_sample_s, due = Tail(self.path / "trace.jsonl"), time.monotonic(), next(self.script)
+        next_sample_s, due = time.monotonic(), next(self.script)
         while self.status is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.status = self.train.wait(_LOOK_EVERY_S)
                 return
             now_s = time.monotonic()
-            version = tail.version()
+            version = version_reached(self.path / TRACE)
             while due.version <= version and self._do(due, version):
                 due = next(self.script)
             if now_s >= next_sample_s:
