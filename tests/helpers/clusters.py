@@ -105,6 +105,14 @@ def kill_once(worker, at_version):
     return killed, act
 
 
+def restarting_config(folder):
+    """As `tiny_config`, with jobs of 20 ms and a checkpoint every 20 versions: the server can be killed between."""
+    config = tiny_config(folder)
+    config["cluster"]["speeds"] = {"profile": "equal", "seconds": 0.02}
+    config["checkpoints"] = {"every_versions": 20}
+    return config
+
+
 class ServerKiller:
     """Kills the server, each time that a status shows the next of some versions (or a phase)."""
 

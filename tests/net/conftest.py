@@ -76,3 +76,10 @@ class Net:
 def net(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Net]:
     with ExitStack() as stack:
         yield Net(request.param, tmp_path, stack)
+
+
+@pytest.fixture
+def keys(tmp_path):
+    make_keys(tmp_path / "keys", ("worker", "second"))
+    make_keys(tmp_path / "others")
+    return tmp_path / "keys"

@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from helpers.clusters import TASK, ServerKiller, Watcher, check_books, children_named, tiny_config, when
+from helpers.clusters import TASK, ServerKiller, Watcher, check_books, children_named, restarting_config, when
 
 from asgd.api import train
 from asgd.run.processes import LEAVE_LIMIT_S
@@ -18,10 +18,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture
 def config(tmp_path):
-    config = tiny_config(tmp_path)
-    config["cluster"]["speeds"] = {"profile": "equal", "seconds": 0.02}
-    config["checkpoints"] = {"every_versions": 20}
-    return config
+    return restarting_config(tmp_path)
 
 
 def test_a_server_that_is_killed_while_the_last_versions_are_evaluated(config, tmp_path):

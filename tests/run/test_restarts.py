@@ -11,9 +11,18 @@ import time
 
 import msgspec
 import pytest
-from helpers.clusters import ServerKiller, Watcher, assert_gone, check_books, children_named, processes_of, tiny_config
+from helpers.clusters import (
+    ServerKiller,
+    Watcher,
+    assert_gone,
+    check_books,
+    children_named,
+    processes_of,
+    restarting_config,
+)
 
 from asgd.api import train
+from asgd.bench.chaos.counting import all_rows
 from asgd.config import load_config, task_digest, to_toml
 from asgd.core.trace import TraceRow
 from asgd.errors import RunError
@@ -29,17 +38,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture
 def config(tmp_path):
-    config = tiny_config(tmp_path)
-    config["cluster"]["speeds"] = {"profile": "equal", "seconds": 0.02}
-    config["checkpoints"] = {"every_versions": 20}
-    return config
-
-
-def all_rows(path):
-    """Every row that was ever written, those that a restart has undone included."""
-    undone = path / "trace.undone.jsonl"
-    lines = (path / "trace.jsonl").read_bytes() + (undone.read_bytes() if undone.exists() else b"")
-    return [msgspec.json.decode(line, type=TraceRow) for line in lines.splitlines()]
+    return restarting_config(tmp_path)
 
 
 def check_restarted(run, times, watcher, killer):
